@@ -1,0 +1,1 @@
+"""Thin job shells round planner and executor: broker, middleware, retries."""

@@ -1,0 +1,1 @@
+"""HeadStart Restore: writing a point in time onto a disk."""

@@ -1,0 +1,1 @@
+"""Composition root: settings, wiring, command line, agent, embedded Redis."""

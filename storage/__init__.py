@@ -1,0 +1,1 @@
+"""Bytes and records: the image container, capture, consolidation, verification, the catalogue."""

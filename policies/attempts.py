@@ -1,0 +1,58 @@
+"""When work that went wrong is tried again, and when it is left to a person.
+
+A failure is an attempt that ended with an error; a crash is one whose process was gone before it ended.
+Both are counted for each piece of work apart, so that a file which always kills its reader stops nothing
+else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+FAILURE_LIMIT: Final = 3
+"""After so many failures the work is quarantined."""
+
+CRASH_LIMIT: Final = 3
+"""After so many crashes the work is quarantined."""
+
+FIRST_WAIT: Final = timedelta(seconds=30)
+"""Wait after the first failure; each further one waits four times as long."""
+
+LONGEST_WAIT: Final = timedelta(hours=1)
+"""No wait is longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptVerdict:
+    """What becomes of work that went wrong.
+
+    Attributes:
+        quarantined: whether it is not tried again by itself.
+        wait: how long until the next try; zero when quarantined.
+    """
+
+    quarantined: bool
+    wait: timedelta
+
+
+def judge_attempts(failures: int, crashes: int) -> AttemptVerdict:
+    """Decide when to try again.
+
+    A first crash is tried again at once: most come from a machine that was switched off, not from the work.
+
+    Args:
+        failures: attempts of this work that ended with an error.
+        crashes: attempts of it that never ended.
+
+    Returns:
+        The wait before the next try, or quarantine.
+    """
+    if failures >= FAILURE_LIMIT or crashes >= CRASH_LIMIT:
+        return AttemptVerdict(quarantined=True, wait=timedelta(0))
+    troubles = failures + max(crashes - 1, 0)
+    if troubles == 0:
+        return AttemptVerdict(quarantined=False, wait=timedelta(0))
+    wait: timedelta = min(FIRST_WAIT * 4 ** (troubles - 1), LONGEST_WAIT)
+    return AttemptVerdict(quarantined=False, wait=wait)

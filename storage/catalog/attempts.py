@@ -1,0 +1,188 @@
+"""Attempts: recorded before work starts, so that work which kills its worker is seen, counted and stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from policies.attempts import AttemptVerdict, judge_attempts
+from storage.catalog.holders import Holder
+from storage.catalog.leases import is_alive
+from storage.catalog.models import Attempt, WorkKind
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One piece of work, the same however often it is tried.
+
+    Attributes:
+        kind: kind of work.
+        subject: what is worked on; a file that changed is another subject.
+        engine_version: version of the software that does it.
+    """
+
+    kind: WorkKind
+    subject: str
+    engine_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Both clocks and the holder, read once for a step of work.
+
+    Attributes:
+        now: calendar time.
+        machine_now: real time.
+        lease_time: how long a holder counts as alive without renewing.
+        holder: who asks.
+    """
+
+    now: datetime
+    machine_now: datetime
+    lease_time: timedelta
+    holder: Holder
+
+
+class Admission(StrEnum):
+    """Whether work may begin: yes; not while another does it; not yet after trouble; not by itself."""
+
+    BEGUN = "begun"
+    RUNNING = "running"
+    WAITING = "waiting"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Answer to `begin_attempt`.
+
+    Attributes:
+        admission: whether it may begin.
+        attempt_id: row to finish it with, if it may.
+        reason: why not, in words.
+        retry_at: when it may, if that is known (calendar).
+        newly: whether this very call put it into quarantine or found a crash.
+    """
+
+    admission: Admission
+    attempt_id: int = 0
+    reason: str = ""
+    retry_at: datetime | None = None
+    newly: bool = False
+
+
+def begin_attempt(session: Session, work: Work, moment: Moment) -> Admitted:
+    """Record that work begins, unless it runs already or has to wait.
+
+    Args:
+        session: of a write transaction; the work itself starts only after it was committed.
+        work: what is to be done.
+        moment: clocks and holder.
+
+    Returns:
+        Whether it may begin.
+
+    Crash: the row stays, and its next beginning counts a crash.
+    """
+    row = _row_of(session, work)
+    if row is None:
+        row = Attempt(
+            kind=work.kind,
+            subject=work.subject,
+            engine_version=work.engine_version,
+            started_at=moment.now,
+            failures=0,
+            crashes=0,
+            quarantined=False,
+        )
+        session.add(row)
+    held_back = _why_not(row, moment)
+    if held_back is not None:
+        return held_back
+    row.holder = str(moment.holder)
+    row.expires_at = moment.machine_now + moment.lease_time
+    row.started_at = moment.now
+    session.flush()
+    return Admitted(Admission.BEGUN, row.id)
+
+
+def _row_of(session: Session, work: Work) -> Attempt | None:
+    query = select(Attempt).where(
+        Attempt.kind == work.kind,
+        Attempt.subject == work.subject,
+        Attempt.engine_version == work.engine_version,
+    )
+    return session.scalar(query.with_for_update())
+
+
+def _why_not(row: Attempt, moment: Moment) -> Admitted | None:
+    newly = False
+    if row.holder is not None:
+        if is_alive(row.holder, row.expires_at, moment.machine_now):
+            return Admitted(Admission.RUNNING, reason="another worker is at it")
+        row.crashes += 1
+        _apply(row, f"the worker ended before the work did ({row.crashes} times)", moment.now)
+        newly = True
+    if row.quarantined:
+        return Admitted(Admission.QUARANTINED, reason=row.reason or "", newly=newly)
+    if row.retry_at is not None and row.retry_at > moment.now:
+        return Admitted(Admission.WAITING, reason=row.reason or "", retry_at=row.retry_at, newly=newly)
+    return None
+
+
+def fail_attempt(session: Session, attempt_id: int, moment: Moment, reason: str) -> AttemptVerdict | None:
+    """Record that work ended with an error.
+
+    Args:
+        session: of a write transaction.
+        attempt_id: from `begin_attempt`.
+        moment: clocks and holder.
+        reason: what went wrong.
+
+    Returns:
+        When it is tried again; None if the attempt was taken over by somebody else.
+    """
+    row = _held_row(session, attempt_id, moment.holder)
+    if row is None:
+        return None
+    row.failures += 1
+    return _apply(row, reason, moment.now)
+
+
+def end_attempt(session: Session, attempt_id: int, holder: Holder) -> bool:
+    """Forget an attempt, because its work ended well or was given up unharmed.
+
+    Returns:
+        False if somebody else took it over meanwhile: its result must not be recorded.
+    """
+    row = _held_row(session, attempt_id, holder)
+    if row is not None:
+        session.delete(row)
+    return row is not None
+
+
+def pause_attempt(session: Session, attempt_id: int, holder: Holder) -> None:
+    """Let go of work that was asked to stop; neither a failure nor a crash."""
+    row = _held_row(session, attempt_id, holder)
+    if row is not None:
+        row.holder = None
+        row.expires_at = None
+
+
+def _held_row(session: Session, attempt_id: int, holder: Holder) -> Attempt | None:
+    row = session.get(Attempt, attempt_id, with_for_update=True)
+    return row if row is not None and row.holder == str(holder) else None
+
+
+def _apply(row: Attempt, reason: str, now: datetime) -> AttemptVerdict:
+    verdict = judge_attempts(row.failures, row.crashes)
+    row.holder = None
+    row.expires_at = None
+    row.reason = reason
+    row.quarantined = verdict.quarantined
+    row.retry_at = now + verdict.wait if verdict.wait else None
+    return verdict

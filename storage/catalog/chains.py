@@ -1,0 +1,71 @@
+"""Chains in the catalogue: which there are, what is due, what they are made of."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from storage.catalog.models import Chain, Image, ImageState
+
+
+def chain_for(
+    session: Session, folder_id: int, chain_uid: bytes, volume: str, base_number: int, *, now: datetime
+) -> Chain:
+    """Return the chain that an image belongs to, made if it is new.
+
+    Args:
+        session: of a write transaction.
+        folder_id: folder of the image.
+        chain_uid: 16 bytes from its header.
+        volume: volume name from its file name.
+        base_number: number of the base from its file name.
+        now: calendar time; a new chain is due for planning at once.
+    """
+    chain = session.scalar(
+        select(Chain).where(
+            Chain.folder_id == folder_id,
+            Chain.chain_uid == chain_uid,
+            Chain.volume == volume,
+            Chain.base_number == base_number,
+        )
+    )
+    if chain is None:
+        chain = Chain(
+            folder_id=folder_id,
+            chain_uid=chain_uid,
+            volume=volume,
+            base_number=base_number,
+            next_due_at=now,
+            fence=0,
+        )
+        session.add(chain)
+        session.flush()
+    return chain
+
+
+def chains_due(session: Session, now: datetime, *, limit: int = 200) -> list[int]:
+    """Return which chains may have something due, the longest due first; reads no other chain.
+
+    Args:
+        session: any session.
+        now: calendar time.
+        limit: at most so many.
+    """
+    due = select(Chain.id).where(Chain.next_due_at <= now).order_by(Chain.next_due_at).limit(limit)
+    return list(session.scalars(due))
+
+
+def make_due(session: Session, chain_id: int, now: datetime) -> None:
+    """Make a chain due for planning, because something about it changed."""
+    chain = session.get(Chain, chain_id)
+    if chain is not None and chain.next_due_at > now:
+        chain.next_due_at = now
+
+
+def images_of_chain(session: Session, chain_id: int) -> list[Image]:
+    """Return the images of a chain that are there and not known to be bad, by name."""
+    wanted = (ImageState.SETTLING, ImageState.LANDED, ImageState.VERIFYING, ImageState.GOOD)
+    query = select(Image).where(Image.chain_id == chain_id, Image.state.in_(wanted)).order_by(Image.name)
+    return list(session.scalars(query))

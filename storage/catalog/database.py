@@ -1,0 +1,157 @@
+"""Opening the catalogue and its transactions: SQLite in a file, or a PostgreSQL server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from sqlite3 import Connection as SqliteConnection
+from typing import Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from policies.errors import CatalogError, ConfigurationError
+from storage.catalog.models import SCHEMA_VERSION, Meta, Model
+
+BUSY_TIMEOUT_MS: Final = 15_000
+"""How long a SQLite transaction waits for another's to end."""
+
+_WRITES: Final = {"catalogue_writes": True}
+
+
+class Catalog:
+    """The catalogue, opened. Safe to share between threads, not across a fork.
+
+    Args:
+        url: `sqlite:///PATH` or `postgresql+psycopg://…`.
+
+    Raises:
+        ConfigurationError: the URL is not one of these, or its driver is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._engine = _make_engine(url)
+
+    def prepare(self) -> None:
+        """Create the tables that are missing.
+
+        Raises:
+            CatalogError: it cannot be opened, or is of another version.
+
+        Crash: leaves some tables or none; preparing again completes them.
+        """
+        try:
+            Model.metadata.create_all(self._engine)
+        except SQLAlchemyError as error:
+            raise _catalog_error(self.url, error) from error
+        with self.write() as session:
+            meta = session.scalar(select(Meta))
+            if meta is None:
+                session.add(Meta(id=1, schema_version=SCHEMA_VERSION))
+            elif meta.schema_version != SCHEMA_VERSION:
+                raise CatalogError(
+                    "the catalogue is of another version",
+                    expected=SCHEMA_VERSION,
+                    actual=meta.schema_version,
+                    hint="It holds nothing that the folders do not: delete it, and it is rebuilt from them.",
+                )
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Give a session that only reads; what it loaded stays usable afterwards."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield from _guarded(session, self.url)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Give a session in one transaction, committed at the end unless an error leaves the block.
+
+        Keep it short: with SQLite nobody else writes meanwhile.
+
+        Raises:
+            CatalogError: the database refuses, or was busy for too long.
+
+        Crash: nothing of the transaction happened.
+        """
+        with Session(self._engine, expire_on_commit=False) as session:
+            session.connection(execution_options=_WRITES)
+            yield from _guarded(session, self.url)
+            try:
+                session.commit()
+            except SQLAlchemyError as error:
+                raise _catalog_error(self.url, error) from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @property
+    def path(self) -> Path | None:
+        """The file, for SQLite; None otherwise."""
+        database = self._engine.url.database
+        return Path(database) if self._engine.dialect.name == "sqlite" and database else None
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite catalogue in a file."""
+    return f"sqlite:///{path}"
+
+
+def _guarded(session: Session, url: str) -> Iterator[Session]:
+    try:
+        yield session
+    except SQLAlchemyError as error:
+        raise _catalog_error(url, error) from error
+
+
+def _catalog_error(url: str, error: SQLAlchemyError) -> CatalogError:
+    shown = make_url(url).render_as_string(hide_password=True)
+    if isinstance(error, IntegrityError):
+        return CatalogError("two workers recorded the same thing at once; it is looked at again", path=shown)
+    cause = getattr(error, "orig", None) or error
+    return CatalogError(f"the catalogue cannot be used: {cause}", path=shown)
+
+
+def _make_engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        kind = parsed.get_backend_name()
+        if kind not in {"sqlite", "postgresql"}:
+            raise ConfigurationError(
+                "the catalogue is kept in SQLite or PostgreSQL", expected="sqlite or postgresql", actual=kind
+            )
+        engine = create_engine(parsed, pool_pre_ping=kind == "postgresql")
+    except ArgumentError as error:
+        raise ConfigurationError(
+            f"not a database URL: {error}", hint="Example: sqlite:////var/lib/c.db"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the database driver is not installed: {error.name}", hint="pip install 'psycopg[binary]'"
+        ) from error
+    if kind == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: SqliteConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions by itself: we do, below
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at once where we shall write: taking it later can fail without waiting."""
+    writes = connection.get_execution_options().get("catalogue_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

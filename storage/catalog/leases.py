@@ -1,0 +1,93 @@
+"""One writer a chain: leases with a fencing token.
+
+A lease says who may change a chain now. It ends when it is given back, when its time is up, or as soon as its
+holder is known to be gone. Each new lease raises the chain's fence; a result is recorded only if the fence is
+still the one that the work began under, so that a worker which was thought dead cannot record anything late.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from policies.errors import BusyError, CatalogError
+from storage.catalog.holders import Holder
+from storage.catalog.models import Attempt, Chain, Lease
+
+
+def take_lease(
+    session: Session, chain_id: int, holder: Holder, *, machine_now: datetime, lease_time: timedelta
+) -> int | None:
+    """Take the lease of a chain.
+
+    Args:
+        session: of a write transaction.
+        chain_id: the chain.
+        holder: who takes it.
+        machine_now: real time.
+        lease_time: how long it holds unless it is renewed.
+
+    Returns:
+        The fencing token to record results with; None if somebody else holds it (or the chain is gone).
+
+    Crash: the lease ends when its holder is seen to be gone.
+    """
+    chain = session.scalar(select(Chain).where(Chain.id == chain_id).with_for_update())
+    if chain is None:
+        return None
+    lease = session.get(Lease, chain_id)
+    if lease is not None and is_alive(lease.holder, lease.expires_at, machine_now):
+        return None
+    chain.fence += 1
+    session.merge(
+        Lease(chain_id=chain_id, holder=str(holder), fence=chain.fence, expires_at=machine_now + lease_time)
+    )
+    return chain.fence
+
+
+def check_fence(session: Session, chain_id: int, fence: int) -> Chain:
+    """Make sure that a lease is still the chain's last, in the transaction that records its result.
+
+    Args:
+        session: of a write transaction; the chain's row stays locked until it ends.
+        chain_id: the chain.
+        fence: the token that `take_lease` gave.
+
+    Returns:
+        The chain.
+
+    Raises:
+        CatalogError: the chain is no longer catalogued.
+        BusyError: somebody else took the chain over meanwhile.
+    """
+    chain = session.scalar(select(Chain).where(Chain.id == chain_id).with_for_update())
+    if chain is None:
+        raise CatalogError("the chain is no longer catalogued", actual=chain_id)
+    if chain.fence != fence:
+        raise BusyError(
+            "another worker took the chain over; this result is not recorded",
+            expected=f"fence {fence}",
+            actual=f"fence {chain.fence}",
+        )
+    return chain
+
+
+def give_lease_back(session: Session, chain_id: int, fence: int) -> None:
+    """End a lease, if it is still the one that was taken."""
+    lease = session.get(Lease, chain_id)
+    if lease is not None and lease.fence == fence:
+        session.delete(lease)
+
+
+def renew_all(session: Session, holder: Holder, *, expires_at: datetime) -> None:
+    """Say that a holder lives: move the end of all its leases and attempts."""
+    for table in (Lease, Attempt):
+        session.execute(update(table).where(table.holder == str(holder)).values(expires_at=expires_at))
+
+
+def is_alive(holder: str, expires_at: datetime | None, machine_now: datetime) -> bool:
+    """Tell whether a holder counts as alive: its time is not up, and it is not known to be gone."""
+    in_time = expires_at is None or expires_at > machine_now
+    return in_time and not Holder.parse(holder).is_gone()

@@ -1,0 +1,104 @@
+"""Consolidation: adjacent images become one, frame by frame, without decoding any of them.
+
+What a newer frame covers whole is left out; all else is copied byte for byte. Every frame of every source is read
+and checked, kept or not, so that a damaged source is refused as a whole. The result depends on the sources alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.errors import ChainError
+from storage.header import ImageHeader
+from storage.image import Records
+from storage.overlay import Overlay, Window
+from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered_map
+from storage.writer import ImageWriter, Published
+
+_BATCH_BYTES: Final = 4 << 20
+_AHEAD: Final = 2 * THREADS
+
+Loaded = tuple[Records, memoryview, npt.NDArray[np.uint8]]
+"""Records that are kept, their stored bytes, and the buffer that holds them."""
+
+
+def consolidate(sources: Sequence[Path], target: Path, *, progress: Progress = no_progress) -> Published:
+    """Merge adjacent images into one.
+
+    Args:
+        sources: the images, oldest first; each begins at the point where the one before it ends. If the first is
+            a base, so is the result (a synthetic full).
+        target: final path of the result, in an existing folder.
+        progress: told how many stored bytes of the sources are done.
+
+    Returns:
+        The new image; it covers every point that the sources cover.
+
+    Raises:
+        ChainError: the sources are not adjacent, or not of one chain.
+        FormatError: a source is damaged; its path is in the error.
+        BusyError: the target exists.
+        StorageError: a medium refuses.
+
+    Crash: nothing under the final name; the sources are never touched.
+    """
+    with Overlay(sources) as overlay:
+        header = _merged_header(overlay)
+        overlay.check_tables()
+        with ImageWriter(target, header) as writer:
+            _copy_frames(overlay, writer, progress)
+            return writer.finish()
+
+
+def _merged_header(overlay: Overlay) -> ImageHeader:
+    headers = [layer.header for layer in overlay.layers]
+    for layer, before in zip(overlay.layers[1:], headers[:-1], strict=True):
+        if layer.header.start != before.end:
+            raise ChainError(
+                "does not begin where the image before it ends",
+                path=str(layer.path),
+                expected=f"point {before.end.number}",
+                actual="nothing" if layer.header.start is None else f"point {layer.header.start.number}",
+            )
+    return ImageHeader(
+        chain_id=headers[0].chain_id,
+        granule_bytes=headers[0].granule_bytes,
+        start=headers[0].start,
+        covers=tuple(point for header in headers for point in header.covers),
+        capture_ids=tuple(capture for header in headers for capture in header.capture_ids),
+        metadata=headers[-1].metadata,
+        key_area=headers[-1].key_area,
+    )
+
+
+def _copy_frames(overlay: Overlay, writer: ImageWriter, progress: Progress) -> None:
+    buffers = BufferPool(_AHEAD, _BATCH_BYTES + overlay.block_bytes)
+
+    def load(batch: Window) -> Loaded:
+        buffer = buffers.take()
+        seen = batch.seen
+        kept = np.flatnonzero(seen)
+        rows = np.concatenate([kept, np.flatnonzero(~seen)])
+        overlay.load(batch, rows, buffer.data)
+        records = batch.records[kept]
+        return records, buffer.data[: int(records["length"].sum(dtype=np.int64))], buffer
+
+    done = 0
+    with closing(ordered_map(load, _batches(overlay), ahead=_AHEAD)) as loaded:
+        for records, stored, buffer in loaded:
+            writer.append(records, stored)
+            done += len(stored)
+            progress(done, overlay.frames_bytes)
+            buffers.give(buffer)
+    progress(overlay.frames_bytes, overlay.frames_bytes)
+
+
+def _batches(overlay: Overlay) -> Iterator[Window]:
+    for window in overlay.windows():
+        yield from window.batches(_BATCH_BYTES)

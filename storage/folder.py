@@ -1,0 +1,175 @@
+"""What lies in a managed folder: image files, told by their headers; names only suggest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from policies.errors import FormatError, RollforwardError, StorageError
+from policies.names import ImageName, Tier, parse_image_name
+from policies.points import Span
+from storage import layout
+from storage.header import ImageHeader, read_header
+from storage.stored_file import StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image file of a folder.
+
+    Attributes:
+        path: where it is.
+        name: what its name says.
+        stored_bytes: its size.
+        header: its header; None if it cannot be read.
+        root: its identity as the trailer gives it, unchecked; None if it has no trailer.
+        plain_bytes: plain size of its granules, likewise.
+        problem: why it is no good at first sight; None otherwise. Nothing here proves its stored data.
+    """
+
+    path: Path
+    name: ImageName
+    stored_bytes: int
+    header: ImageHeader | None = None
+    root: bytes | None = None
+    plain_bytes: int = 0
+    problem: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether its header is good and fits its name and its neighbours."""
+        return self.header is not None and self.problem is None
+
+    @property
+    def kind(self) -> str:
+        """base, full, incremental, differential, daily, weekly, monthly or rolling."""
+        if self.name.is_consolidation:
+            return self.name.tiers[-1].value
+        if self.name.is_full:
+            return "base" if self.name.number is None else "full"
+        header = self.header
+        if header is not None and header.start is not None and header.end.number > header.start.number + 1:
+            return "differential" if len(header.covers) == 1 else "consolidated"
+        return Tier.INCREMENTAL.value
+
+    def span(self, *, verified: bool = False) -> Span:
+        """Return the image as a span.
+
+        Args:
+            verified: whether it was read back and found good.
+
+        Raises:
+            ValueError: its header cannot be read.
+        """
+        if self.header is None:
+            raise ValueError(f"{self.path.name} has no readable header")
+        return self.header.span(self.path.name, stored_bytes=self.stored_bytes, verified=verified)
+
+
+def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ...]:
+    """List the images of a folder, sorted by name.
+
+    Args:
+        folder: the managed folder; its sub-folders are left alone.
+        volume: only images whose name gives this volume.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", path=str(folder)) from error
+    found = []
+    for name in names:
+        parsed = parse_image_name(name)
+        if parsed is not None and parsed.part == 0 and volume in (None, parsed.volume):
+            found.append(look_at(folder / name, parsed))
+    return tuple(image for chain in chains(found).values() for image in _check_neighbours(chain))
+
+
+def look_at(path: Path, name: ImageName) -> FoundImage:
+    """Read the header and trailer of one image; whatever is wrong with it becomes its `problem`."""
+    try:
+        file = StoredFile(path)
+    except StorageError as error:
+        return FoundImage(path, name, 0, problem=error.message)
+    try:
+        header = read_header(file)
+        packed = bytes(file.read(file.size_bytes - layout.TRAILER.itemsize, layout.TRAILER.itemsize))
+        trailer = np.frombuffer(packed, layout.TRAILER)[0]
+        problem = disagreement(name, header)
+        if packed[:8] != layout.TRAILER_MAGIC:
+            return FoundImage(
+                path, name, file.size_bytes, header, problem="the file has no trailer: it is incomplete"
+            )
+        root, plain_bytes = trailer["root"].tobytes(), int(trailer["plain_bytes"])
+        return FoundImage(path, name, file.size_bytes, header, root, plain_bytes, problem)
+    except RollforwardError as error:
+        return FoundImage(path, name, file.size_bytes, problem=error.message)
+    finally:
+        file.close()
+
+
+def disagreement(name: ImageName, header: ImageHeader) -> str | None:
+    """Tell where a name and a header disagree; None if they do not. The header is right in any case."""
+    if header.volume and header.volume != name.volume:
+        return f"the header belongs to the volume {header.volume!r}, the name to {name.volume!r}"
+    number = name.number or 0
+    if name.differential is None and header.end.number != number:
+        return f"the header leads to point {header.end.number}, the name to {number}"
+    if name.is_full != (header.start is None):
+        return "the name ends in .spf and .spi, against what the header says of a base"
+    return None
+
+
+def chains(found: Iterable[FoundImage]) -> dict[tuple[str, int], tuple[FoundImage, ...]]:
+    """Group images by the volume and base that their names give, in the order of the names."""
+    groups: dict[tuple[str, int], list[FoundImage]] = {}
+    for image in found:
+        groups.setdefault((image.name.volume, image.name.base), []).append(image)
+    return {key: tuple(groups[key]) for key in sorted(groups)}
+
+
+def _check_neighbours(images: Sequence[FoundImage]) -> Sequence[FoundImage]:
+    """Mark images that belong to another chain than the one their name puts them into."""
+    chain_id = chain_identity(images)
+    return [
+        FoundImage(
+            image.path,
+            image.name,
+            image.stored_bytes,
+            image.header,
+            image.root,
+            image.plain_bytes,
+            "belongs to another chain than the base of this name",
+        )
+        if image.usable and image.header is not None and image.header.chain_id != chain_id
+        else image
+        for image in images
+    ]
+
+
+def chain_identity(images: Sequence[FoundImage]) -> bytes | None:
+    """Say which chain a group of images is: the base's, else the one that most of them share."""
+    votes: dict[bytes, tuple[int, int]] = {}
+    for image in images:
+        if image.header is not None and image.usable:
+            is_base, count = votes.get(image.header.chain_id, (0, 0))
+            votes[image.header.chain_id] = (max(is_base, int(image.name.number is None)), count + 1)
+    return max(votes, key=lambda chain_id: votes[chain_id]) if votes else None
+
+
+def refuse_unusable(images: Iterable[FoundImage]) -> None:
+    """Raise for the first image with a problem.
+
+    Raises:
+        FormatError: names the file and its problem.
+    """
+    for image in images:
+        if image.problem is not None:
+            raise FormatError(image.problem, path=str(image.path), hint="Fetch a good copy from a replica.")

@@ -1,0 +1,205 @@
+"""Reading an image: header, tables and index, each checked before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.errors import DigestMismatchError, FormatError, TruncatedError, UnsupportedVersionError
+from storage import layout
+from storage.digests import digest_of, root_of
+from storage.header import read_header, section_bytes
+from storage.stored_file import StoredFile
+
+Records = npt.NDArray[np.void]
+"""Array of `layout.RECORD`, one dimension."""
+
+
+class ImageReader:
+    """An open image. Opening checks header, trailer and page table; index pages are checked when they are read.
+
+    A context manager. Safe to share between threads.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FormatError: it is not a good image; the subclass and message say why.
+        StorageError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = StoredFile(path)
+        try:
+            self._open()
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _open(self) -> None:
+        self.header = read_header(self.file)
+        self._trailer = self._read_trailer()
+        number = {name: int(self._trailer[name]) for name in layout.TRAILER_NUMBERS}
+        self.frames_offset: int = number["frames_offset"]
+        self.frames_bytes: int = number["frames_bytes"]
+        self.index_offset: int = number["index_offset"]
+        self.record_count: int = number["record_count"]
+        self.segment_table_offset: int = number["segment_table_offset"]
+        self.segment_count: int = number["segment_count"]
+        self.plain_bytes: int = number["plain_bytes"]
+        self.stored_bytes: int = self.file.size_bytes
+        self.root: bytes = self._trailer["root"].tobytes()
+        self.volume_sizes = np.array([point.volume_bytes for point in self.header.covers], np.int64)
+        self._check_sections(number)
+        self.pages = self._read_page_table(number["page_table_offset"], number["page_count"])
+
+    def _read_trailer(self) -> np.void:
+        size = layout.TRAILER.itemsize
+        offset = self.file.size_bytes - size
+        if offset < layout.HEADER.itemsize:
+            raise TruncatedError(
+                "the file ends too early: no trailer", path=str(self.path), offset=max(offset, 0)
+            )
+        packed = bytes(self.file.read(offset, size))
+        if packed[:8] != layout.TRAILER_MAGIC:
+            raise TruncatedError(
+                "the file has no trailer at its end: it was cut off, or something was appended",
+                path=str(self.path),
+                offset=offset,
+            )
+        trailer = np.frombuffer(packed, layout.TRAILER)[0]
+        if root_of(packed[: layout.TRAILER_SIGNED_BYTES]) != trailer["root"].tobytes():
+            raise DigestMismatchError(
+                "the trailer is damaged: the root does not match", path=str(self.path), offset=offset
+            )
+        if trailer["reserved"]:
+            raise UnsupportedVersionError(
+                "the trailer uses features unknown to this version", path=str(self.path)
+            )
+        if trailer["header_digest"].tobytes() != self.header.digest:
+            raise DigestMismatchError(
+                "header and trailer belong to different images", path=str(self.path), offset=0
+            )
+        return trailer
+
+    def _check_sections(self, number: dict[str, int]) -> None:
+        """Sections follow each other without a gap, and their sizes follow from their counts."""
+        pages = -(-number["record_count"] // layout.RECORDS_PER_PAGE)
+        segments = -(-number["frames_bytes"] // layout.SEGMENT_BYTES)
+        at = self._header_bytes()
+        wanted = {"frames_offset": at}
+        at += number["frames_bytes"]
+        wanted["index_offset"] = at
+        at += number["record_count"] * layout.RECORD_BYTES
+        wanted["page_table_offset"] = at
+        at += pages * layout.PAGE.itemsize
+        wanted["segment_table_offset"] = at
+        at += segments * layout.DIGEST_BYTES + layout.TRAILER.itemsize
+        wanted |= {"file_bytes": at, "page_count": pages, "segment_count": segments}
+        for name, value in wanted.items():
+            if number[name] != value:
+                raise FormatError(
+                    f"the trailer's {name} does not fit",
+                    path=str(self.path),
+                    expected=value,
+                    actual=number[name],
+                )
+        if at != self.file.size_bytes:
+            raise TruncatedError(
+                "the file's size is not the one written into it",
+                path=str(self.path),
+                expected=f"{at:,} bytes",
+                actual=f"{self.file.size_bytes:,}",
+            )
+
+    def _header_bytes(self) -> int:
+        return section_bytes(bytes(self.file.read(0, layout.HEADER.itemsize)), str(self.path))
+
+    def _read_page_table(self, offset: int, count: int) -> npt.NDArray[np.void]:
+        packed = self.file.read(offset, count * layout.PAGE.itemsize)
+        if digest_of(packed) != self._trailer["page_table_digest"].tobytes():
+            raise DigestMismatchError("the page table is damaged", path=str(self.path), offset=offset)
+        pages: npt.NDArray[np.void] = np.frombuffer(packed, layout.PAGE)
+        first, last = pages["first_block"], pages["last_block"]
+        if (first > last).any() or (first[1:] < last[:-1]).any():
+            raise FormatError("the page table is not in order", path=str(self.path), offset=offset)
+        return pages
+
+    def check_segment_table(self) -> npt.NDArray[np.uint8]:
+        """Read and check the digests of the stored stream.
+
+        Returns:
+            uint8 array of shape (segments, 32).
+
+        Raises:
+            DigestMismatchError: it differs from what the trailer commits to.
+        """
+        offset, count = self.segment_table_offset, self.segment_count
+        packed = self.file.read(offset, count * layout.DIGEST_BYTES)
+        if digest_of(packed) != self._trailer["segment_table_digest"].tobytes():
+            raise DigestMismatchError("the segment table is damaged", path=str(self.path), offset=offset)
+        return np.frombuffer(packed, np.uint8).reshape(count, layout.DIGEST_BYTES)
+
+    def read_pages(self, first: int, stop: int) -> Records:
+        """Read and check index pages.
+
+        Args:
+            first: number of the first page.
+            stop: number after the last page.
+
+        Returns:
+            Their records, in order; origins, masks, flags, lengths and offsets lie within bounds.
+
+        Raises:
+            FormatError: a page is damaged or its records make no sense.
+        """
+        offset = self.index_offset + first * layout.PAGE_BYTES
+        end = min(
+            self.index_offset + stop * layout.PAGE_BYTES,
+            self.index_offset + self.record_count * layout.RECORD_BYTES,
+        )
+        packed = self.file.read(offset, max(end - offset, 0))
+        view = memoryview(packed)
+        for page in range(first, stop):
+            at = (page - first) * layout.PAGE_BYTES
+            if digest_of(view[at : at + layout.PAGE_BYTES]) != self.pages["digest"][page].tobytes():
+                raise DigestMismatchError("the index is damaged", path=str(self.path), offset=offset + at)
+        records: Records = np.frombuffer(packed, layout.RECORD)
+        self._check_records(records, offset)
+        starts = records["block"][:: layout.RECORDS_PER_PAGE]
+        if not np.array_equal(starts, self.pages["first_block"][first:stop]):
+            raise FormatError("page table and index disagree", path=str(self.path), offset=offset)
+        return records
+
+    def _check_records(self, records: Records, offset: int) -> None:
+        from storage import kernels  # late: numba takes a second to import, and headers do not need it
+
+        fault, row = kernels.check_records(
+            records, self.volume_sizes, self.header.granule_bytes, self.frames_offset, self.index_offset
+        )
+        if fault:
+            kind = UnsupportedVersionError if fault == kernels.FAULT_FLAGS else FormatError
+            raise kind(kernels.FAULTS[fault], path=str(self.path), offset=offset + row * layout.RECORD_BYTES)
+
+    def iter_records(self, pages_at_once: int = 64) -> Iterator[Records]:
+        """Yield the whole index in checked pieces of `pages_at_once` pages (64 KiB each)."""
+        for first in range(0, len(self.pages), pages_at_once):
+            yield self.read_pages(first, min(first + pages_at_once, len(self.pages)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,306 @@
+"""Loops over records and granules, compiled by numba; each has a plain twin in tests/unit/plain_kernels.py.
+
+All release the GIL and are cached on disk, so that only the first run on a machine compiles them.
+A mask is 128 bits in two words: granule g of a block is bit g of `lo` below 64, bit g - 64 of `hi` from there on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from storage import layout
+
+U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+Structured = npt.NDArray[np.void]
+
+FAULT_ORDER: Final = 1
+FAULT_ORIGIN: Final = 2
+FAULT_FLAGS: Final = 3
+FAULT_MASK: Final = 4
+FAULT_LENGTH: Final = 5
+FAULT_OFFSET: Final = 6
+
+FAULTS: Final = {
+    FAULT_ORDER: "the index is not in order",
+    FAULT_ORIGIN: "the index names a point that the header does not",
+    FAULT_FLAGS: "the index uses a frame coding unknown to this version",
+    FAULT_MASK: "the index names granules outside the volume, or none",
+    FAULT_LENGTH: "the index gives a frame an impossible length",
+    FAULT_OFFSET: "the index points outside the stored stream, or leaves a gap in it",
+}
+"""What each fault number means, in words."""
+
+_ZERO: Final = layout.FRAME_ZERO
+_RAW: Final = layout.FRAME_RAW
+_ZSTD: Final = layout.FRAME_ZSTD
+_GRANULES: Final = layout.GRANULES_PER_BLOCK
+
+
+@njit(nogil=True, cache=True)
+def popcount(word: np.uint64) -> np.int64:
+    """Count the set bits of a 64-bit word."""
+    word = np.uint64(word)
+    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@njit(nogil=True, cache=True)
+def low_bits(count: int) -> np.uint64:
+    """Return a word with its `count` lowest bits set; counts below 0 and above 64 are clamped."""
+    if count <= 0:
+        return np.uint64(0)
+    if count >= 64:
+        return np.uint64(0xFFFFFFFFFFFFFFFF)
+    return (np.uint64(1) << np.uint64(count)) - np.uint64(1)
+
+
+@njit(nogil=True, cache=True)
+def granules_before(limit_bytes: np.int64, block: np.uint32, granule_bytes: int) -> np.int64:
+    """Count the granules of a block that begin before `limit_bytes`: 0 to 128."""
+    whole = (np.int64(limit_bytes) + granule_bytes - 1) // granule_bytes - np.int64(block) * _GRANULES
+    return min(max(whole, np.int64(0)), np.int64(_GRANULES))
+
+
+@njit(nogil=True, cache=True)
+def _length_fits(flags: int, length: int, plain: int) -> bool:
+    if flags == _ZERO:
+        return length == 0
+    if flags == _RAW:
+        return length == plain
+    return 0 < length < plain
+
+
+@njit(nogil=True, cache=True)
+def check_records(
+    records: Structured, volume_sizes: I64, granule_bytes: int, frames_offset: int, frames_end: int
+) -> tuple[int, int]:
+    """Find the first record that cannot be right.
+
+    Args:
+        records: layout.RECORD, consecutive.
+        volume_sizes: bytes, for each covered point.
+        granule_bytes: size of a granule.
+        frames_offset: where the stored stream begins in the file.
+        frames_end: where it ends.
+
+    Returns:
+        One of the FAULT numbers and the row, or (0, -1).
+    """
+    for row in range(len(records)):
+        record = records[row]
+        origin = np.int64(record["origin"])
+        offset = np.int64(record["offset"])
+        length = np.int64(record["length"])
+        if origin >= len(volume_sizes):
+            return FAULT_ORIGIN, row
+        if offset < frames_offset or offset > frames_end or length > frames_end - offset:
+            return FAULT_OFFSET, row
+        if row > 0:
+            before = records[row - 1]
+            same = before["block"] == record["block"]
+            if before["block"] > record["block"] or (same and np.int64(before["origin"]) <= origin):
+                return FAULT_ORDER, row
+            if np.int64(before["offset"]) + np.int64(before["length"]) != offset:
+                return FAULT_OFFSET, row
+        lo, hi = record["mask_lo"], record["mask_hi"]
+        granules = popcount(lo) + popcount(hi)
+        allowed = granules_before(volume_sizes[origin], record["block"], granule_bytes)
+        if granules == 0 or lo & ~low_bits(allowed) or hi & ~low_bits(allowed - 64):
+            return FAULT_MASK, row
+        if record["flags"] > _ZSTD:
+            return FAULT_FLAGS, row
+        if not _length_fits(record["flags"], length, granules * granule_bytes):
+            return FAULT_LENGTH, row
+    return 0, -1
+
+
+@njit(nogil=True, cache=True)
+def plain_bytes_of(records: Structured, granule_bytes: int) -> int:
+    """Add up the plain size of the frames, in bytes."""
+    total = 0
+    for row in range(len(records)):
+        total += popcount(records[row]["mask_lo"]) + popcount(records[row]["mask_hi"])
+    return total * granule_bytes
+
+
+@njit(nogil=True, cache=True)
+def overlay_masks(records: Structured, cuts: I64, granule_bytes: int, need_lo: U64, need_hi: U64) -> None:
+    """Work out which granules of each frame a reader sees, newest frame first.
+
+    A granule is hidden by its frame's cut (the smallest volume size after the frame's origin: what lies at or
+    beyond it counted as zero in between) and by every newer frame of its block that shows it.
+
+    Args:
+        records: layout.RECORD, sorted by block, then newest first.
+        cuts: bytes, for each record.
+        granule_bytes: size of a granule.
+        need_lo: uint64, as long as `records`; receives bits of granules 0 to 63 that are seen.
+        need_hi: likewise, granules 64 to 127.
+    """
+    covered_lo = np.uint64(0)
+    covered_hi = np.uint64(0)
+    for row in range(len(records)):
+        record = records[row]
+        block = record["block"]
+        if row == 0 or records[row - 1]["block"] != block:
+            covered_lo = np.uint64(0)
+            covered_hi = np.uint64(0)
+        allowed = granules_before(cuts[row], block, granule_bytes)
+        lo = record["mask_lo"] & low_bits(allowed)
+        hi = record["mask_hi"] & low_bits(allowed - 64)
+        need_lo[row] = lo & ~covered_lo
+        need_hi[row] = hi & ~covered_hi
+        covered_lo |= lo
+        covered_hi |= hi
+
+
+@njit(nogil=True, cache=True)
+def scatter_granules(
+    packed: U8,
+    mask_lo: np.uint64,
+    mask_hi: np.uint64,
+    need_lo: np.uint64,
+    need_hi: np.uint64,
+    granule_bytes: int,
+    block: U8,
+) -> None:
+    """Put the needed granules of a decoded frame to their places in a block.
+
+    Args:
+        packed: uint8, the frame's granules in order.
+        mask_lo: granules 0 to 63 that the frame holds.
+        mask_hi: granules 64 to 127 that it holds.
+        need_lo: those of them that are wanted.
+        need_hi: likewise.
+        granule_bytes: size of a granule.
+        block: uint8, 128 granules; the others stay as they are.
+    """
+    at = 0
+    for granule in range(_GRANULES):
+        bit = np.uint64(1) << np.uint64(granule & 63)
+        has, wants = (mask_lo, need_lo) if granule < 64 else (mask_hi, need_hi)
+        if has & bit:
+            if wants & bit:
+                to = granule * granule_bytes
+                block[to : to + granule_bytes] = packed[at : at + granule_bytes]
+            at += granule_bytes
+
+
+@njit(nogil=True, cache=True)
+def zero_granules(need_lo: np.uint64, need_hi: np.uint64, granule_bytes: int, block: U8) -> None:
+    """Set the given granules of a block (uint8, 128 granules) to zero."""
+    for granule in range(_GRANULES):
+        wants = need_lo if granule < 64 else need_hi
+        if wants & (np.uint64(1) << np.uint64(granule & 63)):
+            block[granule * granule_bytes : (granule + 1) * granule_bytes] = 0
+
+
+@njit(nogil=True, cache=True)
+def gather_granules(block: U8, mask_lo: np.uint64, mask_hi: np.uint64, granule_bytes: int, packed: U8) -> int:
+    """Collect the granules that a mask names, in order.
+
+    Args:
+        block: uint8, 128 granules.
+        mask_lo: granules 0 to 63 to take.
+        mask_hi: granules 64 to 127 to take.
+        granule_bytes: size of a granule.
+        packed: uint8, at least as long as what is taken.
+
+    Returns:
+        How many bytes were written to `packed`.
+    """
+    at = 0
+    for granule in range(_GRANULES):
+        has = mask_lo if granule < 64 else mask_hi
+        if has & (np.uint64(1) << np.uint64(granule & 63)):
+            start = granule * granule_bytes
+            packed[at : at + granule_bytes] = block[start : start + granule_bytes]
+            at += granule_bytes
+    return at
+
+
+@njit(nogil=True, cache=True)
+def nonzero_masks(blocks: U64, words_per_granule: int, lo: U64, hi: U64) -> None:
+    """Find the granules that hold anything but zeros.
+
+    Args:
+        blocks: uint64, shape (blocks, words of a block).
+        words_per_granule: granule size in 8-byte words.
+        lo: uint64, a word a block; receives granules 0 to 63.
+        hi: likewise, granules 64 to 127.
+    """
+    for row in range(len(blocks)):
+        lo[row] = np.uint64(0)
+        hi[row] = np.uint64(0)
+        for granule in range(_GRANULES):
+            start = granule * words_per_granule
+            for first in range(start, start + words_per_granule, 16):
+                seen = np.uint64(0)
+                for word in range(first, first + 16):
+                    seen |= blocks[row, word]
+                if seen != 0:
+                    bit = np.uint64(1) << np.uint64(granule & 63)
+                    if granule < 64:
+                        lo[row] |= bit
+                    else:
+                        hi[row] |= bit
+                    break
+
+
+@njit(nogil=True, cache=True)
+def changed_masks(new: U64, old: U64, words_per_granule: int, lo: U64, hi: U64) -> None:
+    """Find the granules that differ between two states.
+
+    Args:
+        new: uint64, shape (blocks, words of a block).
+        old: likewise.
+        words_per_granule: granule size in 8-byte words.
+        lo: uint64, a word a block; receives granules 0 to 63.
+        hi: likewise, granules 64 to 127.
+    """
+    for row in range(len(new)):
+        lo[row] = np.uint64(0)
+        hi[row] = np.uint64(0)
+        for granule in range(_GRANULES):
+            start = granule * words_per_granule
+            for first in range(start, start + words_per_granule, 16):
+                seen = np.uint64(0)
+                for word in range(first, first + 16):
+                    seen |= new[row, word] ^ old[row, word]
+                if seen != 0:
+                    bit = np.uint64(1) << np.uint64(granule & 63)
+                    if granule < 64:
+                        lo[row] |= bit
+                    else:
+                        hi[row] |= bit
+                    break
+
+
+@njit(nogil=True, cache=True)
+def filled_blocks(blocks: U64) -> npt.NDArray[np.bool_]:
+    """Tell which blocks hold anything but zeros.
+
+    Args:
+        blocks: uint64, shape (blocks, words of a block; a multiple of 16).
+
+    Returns:
+        bool, one a block.
+    """
+    filled = np.zeros(len(blocks), np.bool_)
+    for row in range(len(blocks)):
+        for first in range(0, blocks.shape[1], 16):
+            seen = np.uint64(0)
+            for word in range(first, first + 16):
+                seen |= blocks[row, word]
+            if seen != 0:
+                filled[row] = True
+                break
+    return filled

@@ -1,0 +1,147 @@
+"""On-disk layout of the image container, in one place; `docs/format.md` describes the same tables in words.
+
+    header      fixed part, point table, metadata, key area
+    frames      stored stream: frame after frame, in the order of the index, without gaps
+    index       records, 1,024 to a page
+    page table  one entry a page of the index
+    segments    one digest for each MiB of the stored stream
+    trailer     where everything is, and the root
+
+All numbers are little-endian. Reserved bytes are zero, and a reader refuses others.
+
+Source: docs/format.md, version 1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+VERSION_MAJOR: Final = 1
+VERSION_MINOR: Final = 0
+
+HEADER_MAGIC: Final = b"RFIMAGE\x1a"
+TRAILER_MAGIC: Final = b"RFTRAIL\x1a"
+
+DIGEST_BYTES: Final = 32
+FRAME_DIGEST_BYTES: Final = 24
+ID_BYTES: Final = 16
+
+GRANULES_PER_BLOCK: Final = 128
+MIN_GRANULE_BYTES: Final = 512
+MAX_GRANULE_BYTES: Final = 65_536
+
+SEGMENT_BYTES: Final = 1 << 20
+RECORD_BYTES: Final = 64
+RECORDS_PER_PAGE: Final = 1024
+PAGE_BYTES: Final = RECORD_BYTES * RECORDS_PER_PAGE
+
+MAX_POINTS: Final = 1 << 18
+MAX_METADATA_BYTES: Final = 4 << 20
+MAX_KEY_AREA_BYTES: Final = 1 << 20
+
+HEADER_BASE: Final = 1 << 0
+"""Header flag: the image leads from nothing."""
+HEADER_FLAGS_KNOWN: Final = HEADER_BASE
+
+FRAME_ZERO: Final = 0
+"""Record flags: every granule of the frame is zero; it has no stored bytes."""
+FRAME_RAW: Final = 1
+"""Record flags: the granules are stored as they are."""
+FRAME_ZSTD: Final = 2
+"""Record flags: the granules are stored as one Zstandard frame (RFC 8878)."""
+
+HEADER: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("version_major", "<u2"),
+        ("version_minor", "<u2"),
+        ("flags", "<u4"),
+        ("point_count", "<u4"),
+        ("metadata_bytes", "<u4"),
+        ("key_area_bytes", "<u4"),
+        ("granule_bytes", "<u4"),
+        ("block_bytes", "<u4"),
+        ("reserved_a", "<u4"),
+        ("zero_from_bytes", "<u8"),
+        ("chain_id", "u1", (16,)),
+        ("reserved_b", "u1", (160,)),
+        ("digest", "u1", (32,)),
+    ]
+)
+"""Fixed part of the header, 256 bytes, at offset 0. `digest` is BLAKE3 of the fixed part before it,
+the point table and the metadata."""
+
+POINT: Final = np.dtype(
+    [
+        ("id", "u1", (16,)),
+        ("capture_id", "u1", (16,)),
+        ("time_us", "<i8"),
+        ("volume_bytes", "<u8"),
+        ("number", "<u4"),
+        ("reserved_a", "<u4"),
+        ("reserved_b", "<u8"),
+    ]
+)
+"""Entry of the point table, 64 bytes: first the from point (all zero for a base), then each covered point."""
+
+RECORD: Final = np.dtype(
+    [
+        ("block", "<u4"),
+        ("origin", "<u4"),
+        ("offset", "<u8"),
+        ("length", "<u4"),
+        ("flags", "<u4"),
+        ("mask_lo", "<u8"),
+        ("mask_hi", "<u8"),
+        ("digest", "u1", (24,)),
+    ]
+)
+"""Index record, 64 bytes, sorted by block, then by origin from newest to oldest."""
+
+PAGE: Final = np.dtype([("digest", "u1", (32,)), ("first_block", "<u4"), ("last_block", "<u4")])
+"""Entry of the page table, 40 bytes."""
+
+TRAILER: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("frames_offset", "<u8"),
+        ("frames_bytes", "<u8"),
+        ("index_offset", "<u8"),
+        ("record_count", "<u8"),
+        ("page_table_offset", "<u8"),
+        ("page_count", "<u8"),
+        ("segment_table_offset", "<u8"),
+        ("segment_count", "<u8"),
+        ("plain_bytes", "<u8"),
+        ("file_bytes", "<u8"),
+        ("reserved", "<u8"),
+        ("header_digest", "u1", (32,)),
+        ("page_table_digest", "u1", (32,)),
+        ("segment_table_digest", "u1", (32,)),
+        ("root", "u1", (32,)),
+    ]
+)
+"""Last 224 bytes of the image. `root` is BLAKE3, in key-derivation mode with ROOT_CONTEXT, of all before it."""
+
+ROOT_CONTEXT: Final = "rollforward image container 1: root"
+TRAILER_NUMBERS: Final = tuple(name for name in TRAILER.names or () if TRAILER[name] == np.dtype("<u8"))
+TRAILER_SIGNED_BYTES: Final = TRAILER.itemsize - DIGEST_BYTES
+
+for _dtype, _size in ((HEADER, 256), (POINT, 64), (RECORD, RECORD_BYTES), (PAGE, 40), (TRAILER, 224)):
+    if _dtype.itemsize != _size:
+        raise AssertionError(f"layout drifted: {_dtype} is {_dtype.itemsize} bytes, not {_size}")
+
+
+def geometry_for(volume_bytes: int) -> int:
+    """Choose the granule size for a new chain.
+
+    Args:
+        volume_bytes: size of the volume, in bytes.
+
+    Returns:
+        Granule size in bytes: 512 (64 KiB blocks) below 1 TiB, 4,096 (512 KiB blocks) from there on, so that
+        the index of a 20 TB volume stays near 2.4 GB.
+    """
+    return 512 if volume_bytes < 1 << 40 else 4096

@@ -1,0 +1,300 @@
+"""Several images laid one over the other, newest on top: what consolidation copies and restoring reads.
+
+Memory is bounded by the number of images, whatever the size of the volume: the sorted indexes are merged in
+windows of blocks, and each window's frames are loaded in batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.errors import DigestMismatchError, GeometryError
+from storage import kernels, layout
+from storage.digests import frame_digest
+from storage.image import ImageReader, Records
+
+_WINDOW_PAGES: Final = 256
+"""Index pages of all layers together that a window aims at: 16 MiB."""
+
+_ORIGIN_LIMIT: Final = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Frames of a range of blocks, from all layers.
+
+    Attributes:
+        first_block: where the range begins.
+        stop_block: where it ends, exclusive.
+        records: layout.RECORD, sorted by block, then newest first. `origin` counts through all layers; `offset`
+            is the place in the layer's file.
+        layer: int64, as long as `records`: which layer each comes from.
+        need_lo: uint64, as long as `records`: granules 0 to 63 of the frame that a reader sees.
+        need_hi: likewise, granules 64 to 127.
+    """
+
+    first_block: int
+    stop_block: int
+    records: Records
+    layer: npt.NDArray[np.int64]
+    need_lo: npt.NDArray[np.uint64]
+    need_hi: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Whether any granule of each frame is seen."""
+        seen: npt.NDArray[np.bool_] = (self.need_lo | self.need_hi) != 0
+        return seen
+
+    def batches(self, limit_bytes: int) -> Iterator[Window]:
+        """Yield the window in parts of `limit_bytes` stored bytes each, exceeded by less than one frame."""
+        lengths = self.records["length"].astype(np.int64)
+        yield from self._split((np.cumsum(lengths) - lengths) // limit_bytes)
+
+    def stripes(self, blocks: int) -> Iterator[Window]:
+        """Yield the window in parts that each hold whole blocks of one stripe, `blocks` of them long and aligned."""
+        yield from self._split(self.records["block"] // blocks)
+
+    def _split(self, group: npt.NDArray[np.integer]) -> Iterator[Window]:
+        if len(self):
+            starts = np.flatnonzero(np.append(True, group[1:] != group[:-1])).tolist()
+            for first, stop in zip(starts, [*starts[1:], len(self)], strict=True):
+                yield self.part(first, stop)
+
+    def part(self, first: int, stop: int) -> Window:
+        """Return rows `first` to `stop` as a window of their own."""
+        rows = slice(first, stop)
+        return Window(
+            self.first_block,
+            self.stop_block,
+            self.records[rows],
+            self.layer[rows],
+            self.need_lo[rows],
+            self.need_hi[rows],
+        )
+
+
+class Overlay:
+    """Open images of one chain, oldest first, each to be applied onto the ones before it. A context manager.
+
+    Args:
+        paths: the images; each must be usable at the end of the one before it (the caller's plan sees to that).
+
+    Raises:
+        FormatError: one is not a good image.
+        GeometryError: they differ in chain or block geometry.
+        StorageError: one cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        with ExitStack() as stack:
+            self.layers = tuple(stack.enter_context(ImageReader(path)) for path in paths)
+            _check_alike(self.layers)
+            self._stack = stack.pop_all()
+        self.granule_bytes = self.layers[0].header.granule_bytes
+        self.block_bytes = self.layers[0].header.block_bytes
+        counts = [len(layer.header.covers) for layer in self.layers]
+        self.origin_offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._cuts = _cuts(self.layers)
+        self._cached: list[tuple[int, Records] | None] = [None] * len(self.layers)
+
+    @property
+    def end_bytes(self) -> int:
+        """Size of the volume at the newest layer's end, in bytes."""
+        return self.layers[-1].header.end.volume_bytes
+
+    @property
+    def block_count(self) -> int:
+        """Number of blocks of the volume at the newest layer's end."""
+        return -(-self.end_bytes // self.block_bytes)
+
+    @property
+    def frames_bytes(self) -> int:
+        """Stored bytes of all frames of all layers."""
+        return sum(layer.frames_bytes for layer in self.layers)
+
+    def check_tables(self) -> None:
+        """Check the segment tables too, so that damage anywhere in a layer is noticed once every frame was read.
+
+        Raises:
+            DigestMismatchError: one is damaged.
+        """
+        for layer in self.layers:
+            layer.check_segment_table()
+
+    def windows(self) -> Iterator[Window]:
+        """Yield the whole overlay, every frame in exactly one window, in ascending order of blocks.
+
+        Raises:
+            FormatError: an index is damaged.
+        """
+        step = max(_WINDOW_PAGES // len(self.layers), 1)
+        first = 0
+        while True:
+            stop = self._window_stop(first, step)
+            if stop is None:
+                break
+            yield self.between(first, stop)
+            first = stop
+
+    def _window_stop(self, first: int, step: int) -> int | None:
+        """Choose where the window that begins at `first` ends: no layer gives it much more than `step` pages."""
+        stops = []
+        for layer in self.layers:
+            page = int(np.searchsorted(layer.pages["last_block"], first))
+            if page < len(layer.pages):
+                stops.append(int(layer.pages["last_block"][min(page + step, len(layer.pages)) - 1]) + 1)
+        return max(min(stops), first + 1) if stops else None
+
+    def between(self, first_block: int, stop_block: int) -> Window:
+        """Return the frames of a range of blocks.
+
+        Args:
+            first_block: where it begins.
+            stop_block: where it ends, exclusive.
+
+        Raises:
+            FormatError: an index page is damaged.
+        """
+        pieces = [self._layer_records(at, first_block, stop_block) for at in range(len(self.layers))]
+        records = np.concatenate(pieces)
+        layer = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
+        origin = records["origin"].astype(np.int64) + self.origin_offsets[layer]
+        cuts = self._cuts[origin]
+        key = (records["block"].astype(np.uint64) << np.uint64(32)) | (_ORIGIN_LIMIT - origin).astype(
+            np.uint64
+        )
+        order = np.argsort(key, kind="stable")
+        records = records[order]
+        records["origin"] = origin[order]
+        need_lo, need_hi = np.empty(len(records), np.uint64), np.empty(len(records), np.uint64)
+        kernels.overlay_masks(records, cuts[order], self.granule_bytes, need_lo, need_hi)
+        return Window(first_block, stop_block, records, layer[order], need_lo, need_hi)
+
+    def of_blocks(self, blocks: npt.NDArray[np.int64]) -> Window:
+        """Return the frames of the given blocks (ascending, without repeats)."""
+        window = self.between(int(blocks[0]), int(blocks[-1]) + 1)
+        rows = np.flatnonzero(np.isin(window.records["block"], blocks))
+        return Window(
+            window.first_block,
+            window.stop_block,
+            window.records[rows],
+            window.layer[rows],
+            window.need_lo[rows],
+            window.need_hi[rows],
+        )
+
+    def _layer_records(self, at: int, first_block: int, stop_block: int) -> Records:
+        layer = self.layers[at]
+        first = int(np.searchsorted(layer.pages["last_block"], first_block))
+        stop = int(np.searchsorted(layer.pages["first_block"], stop_block))
+        if first >= stop:
+            return np.empty(0, layout.RECORD)
+        records = self._pages(at, first, stop)
+        low, high = np.searchsorted(records["block"], (first_block, stop_block))
+        return records[low:high]
+
+    def _pages(self, at: int, first: int, stop: int) -> Records:
+        """Read pages of a layer; the last one is kept, since the next range mostly begins within it."""
+        cached = self._cached[at]
+        if cached is not None and cached[0] == first:
+            records = cached[1]
+            if stop > first + 1:
+                records = np.concatenate([records, self.layers[at].read_pages(first + 1, stop)])
+        else:
+            records = self.layers[at].read_pages(first, stop)
+        tail = (stop - 1 - first) * layout.RECORDS_PER_PAGE
+        self._cached[at] = (stop - 1, records[tail:].copy())
+        return records
+
+    def load(self, window: Window, rows: npt.NDArray[np.int64], buffer: memoryview) -> list[memoryview]:
+        """Read stored frames and check their digests.
+
+        Args:
+            window: where the rows come from.
+            rows: rows of the window in the order in which their bytes shall lie in the buffer.
+            buffer: writable, large enough for all of them.
+
+        Returns:
+            A view of the buffer for each row, in the order of `rows`.
+
+        Raises:
+            DigestMismatchError: a frame is damaged.
+            FormatError: a file ends too early.
+            StorageError: a medium fails.
+        """
+        records, layer = window.records[rows], window.layer[rows]
+        ends = np.cumsum(records["length"].astype(np.int64)).tolist()
+        pieces = [buffer[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
+        for at in np.unique(layer).tolist():
+            mine = np.flatnonzero(layer == at)
+            mine = mine[np.argsort(records["offset"][mine], kind="stable")]
+            self._read_runs(at, records[mine], [pieces[row] for row in mine.tolist()])
+        found = b"".join([frame_digest(piece) for piece in pieces])
+        if found != records["digest"].tobytes():
+            self._name_damage(window, rows, found)
+        return pieces
+
+    def _read_runs(self, at: int, records: Records, pieces: list[memoryview]) -> None:
+        """Read frames of one layer, those that touch each other in one go."""
+        offsets = records["offset"].astype(np.int64)
+        ends = offsets + records["length"]
+        breaks = [0, *(np.flatnonzero(offsets[1:] != ends[:-1]) + 1).tolist(), len(records)]
+        for first, stop in zip(breaks[:-1], breaks[1:], strict=True):
+            self.layers[at].file.read_into(int(offsets[first]), pieces[first:stop])
+
+    def _name_damage(self, window: Window, rows: npt.NDArray[np.int64], found: bytes) -> None:
+        size = layout.FRAME_DIGEST_BYTES
+        for at, row in enumerate(rows.tolist()):
+            record = window.records[row]
+            if found[at * size : (at + 1) * size] != record["digest"].tobytes():
+                raise DigestMismatchError(
+                    f"the stored frame of block {int(record['block']):,} is damaged",
+                    path=str(self.layers[int(window.layer[row])].path),
+                    offset=int(record["offset"]),
+                    hint="Fetch a good copy of this file from a replica; `rollforward verify` tells which are bad.",
+                )
+
+    def close(self) -> None:
+        """Close all images."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _check_alike(layers: Sequence[ImageReader]) -> None:
+    first = layers[0]
+    for layer in layers[1:]:
+        if layer.header.chain_id != first.header.chain_id:
+            raise GeometryError(f"belongs to another chain than {first.path.name}", path=str(layer.path))
+        if layer.header.granule_bytes != first.header.granule_bytes:
+            raise GeometryError(f"has another block geometry than {first.path.name}", path=str(layer.path))
+
+
+def _cuts(layers: Sequence[ImageReader]) -> npt.NDArray[np.int64]:
+    """For each origin of all layers: from which byte on its frames no longer count.
+
+    That is the smallest volume size among the points after it: those covered later by its own image, and the
+    from and covered points of the images above.
+    """
+    above = 1 << 62
+    cuts: list[npt.NDArray[np.int64]] = []
+    for layer in reversed(layers):
+        later = np.minimum(np.append(layer.volume_sizes[1:], above), above)
+        cuts.append(np.minimum.accumulate(later[::-1])[::-1])
+        above = min(above, layer.header.zero_from_bytes)
+    return np.concatenate(cuts[::-1]).astype(np.int64)

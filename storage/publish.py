@@ -1,0 +1,207 @@
+"""Bringing a file under its final name: whole, synced, and never over another.
+
+A file is written under a temporary name in its own folder and locked while its writer lives. So whatever a crash
+leaves behind is recognised, is never taken for an image, and is swept away by the next writer in that folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from policies.errors import BusyError, RollforwardError, StorageError
+
+PARTIAL_SUFFIX: Final = ".rf-partial"
+
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+_UNSUPPORTED: Final = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_UNLINKABLE: Final = {errno.EPERM, *_UNSUPPORTED}
+_HINTS: Final = {
+    errno.ENOSPC: "Free some room on this file system, then try again; nothing that was there before is touched.",
+    errno.EDQUOT: "The quota is used up; free some room, then try again.",
+    errno.EROFS: "The file system is mounted read-only.",
+    errno.EACCES: "Give this user the right to write there.",
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError within the block into a StorageError that names the path and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        words = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be written: {error.strerror}"
+        raise StorageError(words, path=str(path), hint=_HINTS.get(error.errno or 0)) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; file systems that cannot sync a folder are tolerated."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(fd)
+
+
+class PartialFile:
+    """A file that is being written beside its final name.
+
+    A context manager: leaving it without `publish` removes the file.
+
+    Args:
+        target: the final path; its folder must exist.
+
+    Raises:
+        BusyError: the final name is taken.
+        StorageError: the folder refuses.
+
+    Crash: leaves a `.NAME.*.rf-partial` file, which the next writer in the folder removes.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        if os.path.lexists(target):
+            raise name_taken(target)
+        self.path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+        with storage_errors(target):
+            sweep_partials(target.parent)
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            if os.fstat(self.fd).st_nlink == 0:  # a sweep came between creating and locking
+                os.close(self.fd)
+                raise BusyError("another writer swept the new file away; try again", path=str(target))
+
+    def publish(self) -> None:
+        """Sync the file and give it its final name.
+
+        Raises:
+            BusyError: the final name was taken meanwhile.
+            StorageError: the medium refuses.
+
+        Crash: the name is there with the whole file behind it, or it is not there.
+        """
+        with storage_errors(self.target):
+            os.fsync(self.fd)
+            try:
+                rename_without_replacing(self.path, self.target)
+            except FileExistsError:
+                raise name_taken(self.target) from None
+            sync_folder(self.target.parent)
+        self._close()
+
+    def replace(self) -> None:
+        """Sync the file and put it in the place of whatever bears the final name; else like `publish`."""
+        with storage_errors(self.target):
+            os.fsync(self.fd)
+            self.path.replace(self.target)
+            sync_folder(self.target.parent)
+        self._close()
+
+    def discard(self) -> None:
+        """Remove the file, if it was not published."""
+        if self.fd >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+
+def name_taken(target: Path) -> RollforwardError:
+    """Say that a final name is in use."""
+    return BusyError("a file of this name exists already; it is left as it is", path=str(target))
+
+
+def sweep_partials(folder: Path) -> None:
+    """Remove partial files whose writers are gone; those of living writers are locked and stay."""
+    for entry in os.scandir(folder):
+        if not entry.name.endswith(PARTIAL_SUFFIX) or not entry.is_file(follow_symlinks=False):
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
+            finally:
+                os.close(fd)
+
+
+def rename_without_replacing(source: Path, target: Path) -> None:
+    """Rename a file within its folder; never over an existing name.
+
+    Tries renameat2(RENAME_NOREPLACE), then link and unlink, where the file system lacks the former.
+
+    Raises:
+        FileExistsError: the target exists.
+        OSError: neither way is supported, or the medium refuses.
+
+    Crash: either name or, between link and unlink, both lead to the whole file.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        done = libc.renameat2(
+            _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
+        )
+        if done == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _UNSUPPORTED:
+            raise OSError(code, os.strerror(code), str(target))
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _UNLINKABLE:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.rename(target)  # no way to do both at once here: the one-writer lock of the chain must suffice
+    else:
+        source.unlink()
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, name: str, what: str) -> Iterator[None]:
+    """Hold an exclusive lock in a folder's `.rollforward/`; the system frees it when the process ends.
+
+    Args:
+        folder: the managed folder.
+        name: name of the lock.
+        what: what is under way, for the message.
+
+    Raises:
+        BusyError: another process holds it.
+        StorageError: the folder refuses.
+    """
+    hidden = folder / ".rollforward"
+    with storage_errors(hidden):
+        hidden.mkdir(mode=0o750, exist_ok=True)
+        fd = os.open(hidden / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"{what} is already running", path=str(folder), hint="Wait for it to end."
+            ) from None
+        yield
+    finally:
+        os.close(fd)

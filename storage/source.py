@@ -1,0 +1,177 @@
+"""The volume to be captured: a raw file or a block device, read as it stands."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import Final, Self
+
+from policies.errors import SourceError
+
+_BLKGETSIZE64: Final = 0x80081272
+_SYS_BLOCK: Final = Path("/sys/dev/block")
+_MOUNT_TABLE: Final = Path("/proc/self/mountinfo")
+_SWAPS: Final = Path("/proc/swaps")
+
+
+class VolumeSource:
+    """A volume open for reading. A context manager; safe to share between threads.
+
+    Args:
+        path: raw file or block device.
+
+    Raises:
+        SourceError: it is neither, cannot be opened, or is mounted read-write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SourceError(f"cannot be opened: {error.strerror}", path=str(path)) from error
+        try:
+            self.size_bytes = device_or_file_bytes(self._fd, path)
+            if self.size_bytes == 0:
+                raise SourceError("is empty: there is nothing to capture", path=str(path))
+            user = read_write_user(path)
+            if user is not None:
+                raise SourceError(
+                    f"is in use read-write: {user}",
+                    path=str(path),
+                    hint="Unmount it, mount it read-only, or capture a snapshot of it.",
+                )
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer from `offset`.
+
+        Raises:
+            SourceError: the source ends too early, or its medium fails.
+        """
+        while buffer:
+            try:
+                got = os.preadv(self._fd, [buffer], offset)
+            except OSError as error:
+                raise SourceError(
+                    f"cannot be read: {error.strerror}", path=str(self.path), offset=offset
+                ) from error
+            if got == 0:
+                raise SourceError("became shorter while it was read", path=str(self.path), offset=offset)
+            offset += got
+            buffer = buffer[got:]
+
+    def next_stored(self, offset: int) -> int:
+        """Return where the next bytes at or after `offset` lie that may differ from zero; the size if none do."""
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            return self.size_bytes if error.errno == errno.ENXIO else offset
+
+    def close(self) -> None:
+        """Close the source."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def device_or_file_bytes(fd: int, path: Path) -> int:
+    """Return the size of an open regular file or block device, in bytes.
+
+    Raises:
+        SourceError: it is something else.
+    """
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size
+    if stat.S_ISBLK(status.st_mode):
+        size: int = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0]
+        return size
+    raise SourceError("is neither a regular file nor a block device", path=str(path))
+
+
+def read_write_user(path: Path) -> str | None:
+    """Tell who may be writing to a device or raw file behind our back.
+
+    Looks at mounts and swap areas on the device itself, on its partitions, on devices stacked upon it, and, for a
+    raw file, on loop devices that it backs.
+
+    Returns:
+        In words, who uses it read-write; None if nobody does.
+    """
+    status = path.stat()
+    if stat.S_ISBLK(status.st_mode):
+        devices = _stack_above(_device_number(status.st_rdev))
+    else:
+        devices = {number for loop in _loops_on(path) for number in _stack_above(loop)}
+    if not devices:
+        return None
+    for number, where, writable in _mounts():
+        if number in devices and writable:
+            return f"mounted at {where}"
+    for line in _SWAPS.read_text().splitlines()[1:]:
+        swap = Path(line.split()[0])
+        if swap.is_block_device() and _device_number(swap.stat().st_rdev) in devices:
+            return f"swap area {swap}"
+    return None
+
+
+def _device_number(rdev: int) -> str:
+    return f"{os.major(rdev)}:{os.minor(rdev)}"
+
+
+def _stack_above(number: str) -> set[str]:
+    """Collect a device, its partitions, and all devices built on any of them."""
+    found: set[str] = set()
+    waiting = [number]
+    while waiting:
+        number = waiting.pop()
+        if number in found:
+            continue
+        found.add(number)
+        folder = _SYS_BLOCK / number
+        parts = [part for part in folder.glob("*/dev") if (part.parent / "partition").exists()]
+        for entry in (*parts, *folder.glob("holders/*/dev")):
+            waiting.append(entry.read_text().strip())
+    return found
+
+
+def _loops_on(path: Path) -> list[str]:
+    """Numbers of the loop devices that a file backs."""
+    found = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            same = os.path.samefile(backing.read_text().strip(), path)
+        except OSError:
+            continue
+        if same:
+            found.append((backing.parent.parent / "dev").read_text().strip())
+    return found
+
+
+def _mounts() -> list[tuple[str, str, bool]]:
+    """List (device number, mount point, writable); a file system is writable if any mount or its superblock is.
+
+    Source: proc_pid_mountinfo(5).
+    """
+    mounts = []
+    for line in _MOUNT_TABLE.read_text().splitlines():
+        fields = line.split()
+        rest = fields[fields.index("-") + 1 :]
+        writable = "rw" in fields[5].split(",") and "rw" in rest[2].split(",")
+        where = fields[4].encode().decode("unicode_escape")
+        mounts.append((fields[2], where, writable))
+        source = Path(rest[1])
+        if source.is_block_device():  # file systems that span devices show a number of their own
+            mounts.append((_device_number(source.stat().st_rdev), where, writable))
+    return mounts

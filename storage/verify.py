@@ -1,0 +1,178 @@
+"""Verification: is this file, byte for byte, the image that was written?
+
+It needs no decompression and no password: the stored stream is hashed in long runs, the index page by page, and
+both are held against the digests that the root commits to. Whether the root is the one that was recorded when the
+image was made is for the caller to compare.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from policies.errors import DigestMismatchError, FormatError, StorageError
+from storage import kernels, layout
+from storage.codec import decode_frame
+from storage.digests import digest_of
+from storage.header import ImageHeader
+from storage.image import ImageReader
+from storage.overlay import Overlay, Window
+from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered_map
+
+_RUN_BYTES: Final = 4 * layout.SEGMENT_BYTES
+_BATCH_BYTES: Final = 4 << 20
+_AHEAD: Final = 2 * THREADS
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What verification found.
+
+    Attributes:
+        path: the file.
+        status: good or bad.
+        reason: what is wrong, in words; None if good.
+        stored_bytes: size of the file.
+        header: its header, where that could be read.
+        root: its identity, 32 bytes, where the trailer could be read.
+        changed_bytes: plain size of its granules, likewise.
+    """
+
+    path: Path
+    status: Literal["good", "bad"]
+    reason: str | None
+    stored_bytes: int
+    header: ImageHeader | None = None
+    root: bytes | None = None
+    changed_bytes: int = 0
+
+
+def verify_image(
+    path: Path, *, deep: bool = False, from_medium: bool = True, progress: Progress = no_progress
+) -> Verified:
+    """Verify an image.
+
+    Args:
+        path: the file.
+        deep: also check every frame's own digest and decode it.
+        from_medium: drop the file from the page cache first, so that the medium is what is proven.
+        progress: told how many bytes of the file are done.
+
+    Returns:
+        What was found; a bad file is a result, not an error.
+
+    Raises:
+        StorageError: the file is missing or its medium fails, which says nothing of its bytes.
+    """
+    try:
+        with ImageReader(path) as image:
+            if from_medium:
+                image.file.forget_cache()
+            try:
+                _check_index(image)
+                _check_segments(image, progress)
+                if deep:
+                    _check_frames(path)
+            except FormatError as error:
+                return _bad(path, error, image)
+            return Verified(
+                path, "good", None, image.stored_bytes, image.header, image.root, image.plain_bytes
+            )
+    except FormatError as error:
+        return _bad(path, error)
+
+
+def _bad(path: Path, error: FormatError, image: ImageReader | None = None) -> Verified:
+    offset = f" (at byte {error.offset:,})" if error.offset is not None else ""
+    found = f": expected {error.expected}, found {error.actual}" if error.actual is not None else ""
+    reason = f"{error.message}{found}{offset}"
+    try:
+        size = path.stat().st_size
+    except OSError as trouble:
+        raise StorageError(f"cannot be read: {trouble.strerror}", path=str(path)) from trouble
+    if image is None:
+        return Verified(path, "bad", reason, size)
+    return Verified(path, "bad", reason, size, image.header, image.root, image.plain_bytes)
+
+
+def _check_index(image: ImageReader) -> None:
+    """Check every page, and that the frames fill the stored stream without a gap."""
+    at, plain_bytes, block, origin = image.frames_offset, 0, -1, 0
+    for records in image.iter_records():
+        first = records[0]
+        if int(first["offset"]) != at:
+            raise FormatError("the index leaves a gap in the stored stream", path=str(image.path), offset=at)
+        if int(first["block"]) < block or (int(first["block"]) == block and int(first["origin"]) >= origin):
+            raise FormatError("the index is not in order", path=str(image.path), offset=image.index_offset)
+        last = records[-1]
+        at = int(last["offset"]) + int(last["length"])
+        block, origin = int(last["block"]), int(last["origin"])
+        plain_bytes += int(kernels.plain_bytes_of(records, image.header.granule_bytes))
+    if at != image.index_offset:
+        raise FormatError("the stored stream holds bytes that no frame owns", path=str(image.path), offset=at)
+    if plain_bytes != image.plain_bytes:
+        raise FormatError(
+            "the trailer's plain size is wrong",
+            path=str(image.path),
+            expected=plain_bytes,
+            actual=image.plain_bytes,
+        )
+
+
+def _check_segments(image: ImageReader, progress: Progress) -> None:
+    wanted = image.check_segment_table()
+    buffers = BufferPool(_AHEAD, _RUN_BYTES)
+
+    def check(offset: int) -> int:
+        buffer = buffers.take()
+        try:
+            size = min(_RUN_BYTES, image.frames_bytes - offset)
+            view = buffer.data[:size]
+            image.file.read_into(image.frames_offset + offset, [view])
+            for start in range(0, size, layout.SEGMENT_BYTES):
+                segment = (offset + start) // layout.SEGMENT_BYTES
+                if digest_of(view[start : start + layout.SEGMENT_BYTES]) != wanted[segment].tobytes():
+                    raise DigestMismatchError(
+                        "stored data is damaged",
+                        path=str(image.path),
+                        offset=image.frames_offset + offset + start,
+                    )
+        finally:
+            buffers.give(buffer)
+        return offset + size
+
+    with closing(ordered_map(check, range(0, image.frames_bytes, _RUN_BYTES), ahead=_AHEAD)) as ends:
+        for end in ends:
+            progress(image.frames_offset + end, image.stored_bytes)
+    progress(image.stored_bytes, image.stored_bytes)
+
+
+def _check_frames(path: Path) -> None:
+    """Check each frame's own digest, and decode it."""
+    with Overlay([path]) as overlay:
+        granule_bytes = overlay.granule_bytes
+        buffers = BufferPool(_AHEAD, _BATCH_BYTES + overlay.block_bytes)
+
+        def check(batch: Window) -> None:
+            buffer = buffers.take()
+            try:
+                pieces = overlay.load(batch, np.arange(len(batch)), buffer.data)
+                for record, piece in zip(batch.records, pieces, strict=True):
+                    granules = int(record["mask_lo"]).bit_count() + int(record["mask_hi"]).bit_count()
+                    try:
+                        decode_frame(int(record["flags"]), piece, granules * granule_bytes)
+                    except FormatError as error:
+                        raise FormatError(
+                            error.message, path=str(path), offset=int(record["offset"])
+                        ) from None
+            finally:
+                buffers.give(buffer)
+
+        batches = (batch for window in overlay.windows() for batch in window.batches(_BATCH_BYTES))
+        with closing(ordered_map(check, batches, ahead=_AHEAD)) as results:
+            for _ in results:
+                pass

@@ -1,0 +1,282 @@
+"""Writing an image: frames as they come, then index, tables and trailer; published whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from storage import kernels, layout
+from storage.digests import Buffer, digest_of, root_of
+from storage.header import ImageHeader, encode_header
+from storage.image import Records
+from storage.publish import PartialFile, storage_errors
+
+_SPOOL_BYTES: Final = 64 << 20
+_FLUSH_BYTES: Final = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A new image under its final name.
+
+    Attributes:
+        path: where it is.
+        header: its header.
+        root: its identity, 32 bytes.
+        stored_bytes: size of the file.
+        changed_bytes: plain size of all its granules.
+    """
+
+    path: Path
+    header: ImageHeader
+    root: bytes
+    stored_bytes: int
+    changed_bytes: int
+
+
+class ImageWriter:
+    """Writes one image. A context manager: leaving it without `finish` removes what was written.
+
+    Args:
+        target: final path.
+        header: what the image says of itself.
+
+    Raises:
+        BusyError: the final name is taken.
+        StorageError: the medium refuses.
+
+    Crash: nothing under the final name; a partial file that the next writer sweeps away.
+    """
+
+    def __init__(self, target: Path, header: ImageHeader) -> None:
+        packed = encode_header(header)
+        self._partial = PartialFile(target)
+        self._header = replace(
+            header, digest=packed[layout.HEADER.itemsize - layout.DIGEST_BYTES : layout.HEADER.itemsize]
+        )
+        self._flusher = _BackgroundFlush(self._partial.fd)
+        self._records = _Spool(target.parent)
+        self._segments = _SegmentDigests()
+        self._frames_offset = len(packed)
+        self._at = 0
+        self._plain_bytes = 0
+        self._write(packed)
+
+    def append(self, records: Records, stored: Buffer) -> None:
+        """Add frames.
+
+        Args:
+            records: their records in index order; `offset` is filled in here, all else is final.
+            stored: their stored bytes, one after the other.
+
+        Raises:
+            StorageError: the medium refuses.
+        """
+        lengths = records["length"].astype(np.uint64)
+        ends = np.cumsum(lengths)
+        records["offset"] = self._at + ends - lengths
+        self._plain_bytes += int(kernels.plain_bytes_of(records, self._header.granule_bytes))
+        with storage_errors(self._partial.target):
+            self._records.append(records)
+        self._segments.update(stored)
+        self._write(stored)
+
+    def finish(self) -> Published:
+        """Write index, tables and trailer, sync, and publish.
+
+        Raises:
+            BusyError: the final name was taken meanwhile.
+            StorageError: the medium refuses.
+        """
+        frames_bytes = self._at - self._frames_offset
+        index_offset = self._at
+        pages = self._write_index()
+        page_table_offset = self._at
+        self._write(pages.tobytes())
+        segments = self._segments.table()
+        segment_table_offset = self._at
+        self._write(segments)
+        trailer = np.zeros((), layout.TRAILER)
+        trailer["magic"] = layout.TRAILER_MAGIC
+        trailer["frames_offset"] = self._frames_offset
+        trailer["frames_bytes"] = frames_bytes
+        trailer["index_offset"] = index_offset
+        trailer["record_count"] = self._records.count
+        trailer["page_table_offset"] = page_table_offset
+        trailer["page_count"] = len(pages)
+        trailer["segment_table_offset"] = segment_table_offset
+        trailer["segment_count"] = len(segments) // layout.DIGEST_BYTES
+        trailer["plain_bytes"] = self._plain_bytes
+        trailer["file_bytes"] = self._at + layout.TRAILER.itemsize
+        for name, digest in (
+            ("header_digest", self._header.digest),
+            ("page_table_digest", digest_of(pages.tobytes())),
+            ("segment_table_digest", digest_of(segments)),
+        ):
+            trailer[name] = np.frombuffer(digest, np.uint8)
+        signed = trailer.tobytes()[: layout.TRAILER_SIGNED_BYTES]
+        root = root_of(signed)
+        self._write(signed + root)
+        self._flusher.stop()
+        with storage_errors(self._partial.target):
+            self._flusher.raise_failure()
+        self._partial.publish()
+        return Published(self._partial.target, self._header, root, self._at, self._plain_bytes)
+
+    def _write_index(self) -> npt.NDArray[np.void]:
+        pages: list[npt.NDArray[np.void]] = []
+        for records in self._records.pages():
+            view = records.view(np.uint8).data
+            starts = range(0, len(records), layout.RECORDS_PER_PAGE)
+            table = np.zeros(len(starts), layout.PAGE)
+            for row, first in enumerate(starts):
+                piece = view[
+                    first * layout.RECORD_BYTES : (first + layout.RECORDS_PER_PAGE) * layout.RECORD_BYTES
+                ]
+                table[row]["digest"] = np.frombuffer(digest_of(piece), np.uint8)
+                table[row]["first_block"] = records["block"][first]
+                table[row]["last_block"] = records["block"][
+                    min(first + layout.RECORDS_PER_PAGE, len(records)) - 1
+                ]
+            pages.append(table)
+            self._write(view)
+        return np.concatenate(pages) if pages else np.zeros(0, layout.PAGE)
+
+    def _write(self, piece: Buffer) -> None:
+        view = memoryview(piece)
+        with storage_errors(self._partial.target):
+            while view:
+                done = os.pwrite(self._partial.fd, view, self._at)
+                self._at += done
+                view = view[done:]
+        self._flusher.wrote(self._at)
+
+    def __enter__(self) -> ImageWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flusher.stop()
+        self._records.close()
+        self._partial.discard()
+
+
+class _BackgroundFlush:
+    """Pushes written data to the medium while more is being made, so that the last sync is short."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._due = threading.Event()
+        self._ended = False
+        self._flushed_bytes = 0
+        self._failure: OSError | None = None
+        self._thread: threading.Thread | None = None
+
+    def wrote(self, total_bytes: int) -> None:
+        if total_bytes - self._flushed_bytes < _FLUSH_BYTES:
+            return
+        self._flushed_bytes = total_bytes
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="rollforward-flush", daemon=True)
+            self._thread.start()
+        self._due.set()
+
+    def _run(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._ended:
+                return
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:  # the kernel reports a lost write once only: keep it for the writer
+                self._failure = error
+                return
+
+    def stop(self) -> None:
+        if self._thread is not None:
+            self._ended = True
+            self._due.set()
+            self._thread.join()
+            self._thread = None
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+class _SegmentDigests:
+    """One digest for each MiB of the stored stream, however it arrives."""
+
+    def __init__(self) -> None:
+        self._done: list[bytes] = []
+        self._open = blake3()
+        self._room = layout.SEGMENT_BYTES
+
+    def update(self, stored: Buffer) -> None:
+        view = memoryview(stored)
+        while view:
+            piece = view[: self._room]
+            self._open.update(piece)
+            self._room -= len(piece)
+            view = view[len(piece) :]
+            if self._room == 0:
+                self._done.append(self._open.digest())
+                self._open, self._room = blake3(), layout.SEGMENT_BYTES
+
+    def table(self) -> bytes:
+        if self._room < layout.SEGMENT_BYTES:
+            self._done.append(self._open.digest())
+        return b"".join(self._done)
+
+
+class _Spool:
+    """Index records on their way to the end of the file: in memory while few, then in an unnamed file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: list[Records] = []
+        self._held_bytes = 0
+        self._file: IO[bytes] | None = None
+        self.count = 0
+
+    def append(self, records: Records) -> None:
+        self._held.append(records)
+        self._held_bytes += records.nbytes
+        self.count += len(records)
+        if self._held_bytes >= _SPOOL_BYTES:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder)
+        for records in self._held:
+            self._file.write(records.view(np.uint8).data)
+        self._held, self._held_bytes = [], 0
+
+    def pages(self) -> Iterator[Records]:
+        """Yield all records, in pieces of whole pages but for the last."""
+        if self._file is None:
+            if self._held:
+                yield _joined(self._held)
+            return
+        self._spill()
+        self._file.seek(0)
+        while packed := self._file.read(256 * layout.PAGE_BYTES):
+            yield np.frombuffer(packed, layout.RECORD)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _joined(pieces: Sequence[Records]) -> Records:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from policies.errors import MissingPointError
+from policies.errors import MissingPointError, SourceError
 from policies.names import check_volume_name, image_name
 from policies.points import Point, PointId
 from policies.reach import reachable, shortest_path
@@ -40,7 +40,7 @@ from storage.image import Records
 from storage.overlay import Overlay
 from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered_map
 from storage.publish import folder_lock
-from storage.replay import BlockReader
+from storage.replay import BlockReader, Stripe
 from storage.source import VolumeSource
 from storage.writer import ImageWriter, Published
 
@@ -172,16 +172,24 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
 
 def _header(chain: _Chain, volume: str, source: VolumeSource, now: datetime) -> ImageHeader:
     parent = chain.parent
+    granule_bytes = parent.granule_bytes if parent else layout.geometry_for(source.size_bytes)
+    if source.size_bytes > layout.MAX_BLOCKS * granule_bytes * layout.GRANULES_PER_BLOCK:
+        raise SourceError(f"is too large for granules of {granule_bytes} bytes", path=str(source.path))
     time = now.astimezone(UTC)
     if parent is not None:
         time = max(time, parent.end.time)
     return ImageHeader(
         chain_id=parent.chain_id if parent else secrets.token_bytes(layout.ID_BYTES),
-        granule_bytes=parent.granule_bytes if parent else layout.geometry_for(source.size_bytes),
+        granule_bytes=granule_bytes,
         start=parent.end if parent else None,
         covers=(Point(PointId(secrets.token_bytes(layout.ID_BYTES)), chain.number, time, source.size_bytes),),
         capture_ids=(secrets.token_bytes(layout.ID_BYTES),),
-        metadata={"volume": volume, "computer": platform.node(), "source": str(source.path), "sector_bytes": 512},
+        metadata={
+            "volume": volume,
+            "computer": platform.node(),
+            "source": str(source.path),
+            "sector_bytes": 512,
+        },
     )
 
 
@@ -253,14 +261,18 @@ class _Scan:
             if len(rows):
                 blocks, plain, lo, hi = blocks[rows], plain[rows], lo[rows], hi[rows]
                 filled_lo, filled_hi = _nonzero(plain, header.granule_bytes)
-                yield from _encode_in_threads(blocks, plain, lo, hi, filled_lo, filled_hi, header.granule_bytes)
+                yield from _encode_in_threads(
+                    blocks, plain, lo, hi, filled_lo, filled_hi, header.granule_bytes
+                )
 
     def _changed(self, before: Fingerprints) -> Iterator[tuple[I64, U8]]:
         """Yield (blocks, plain) of blocks whose fingerprints changed, some 4 MiB at a time."""
         blocks: list[I64] = []
         plains: list[U8] = []
         held = 0
-        with closing(ordered_map(lambda first: self._read(first, before), self._all_batches(), ahead=_AHEAD)) as batches:
+        with closing(
+            ordered_map(lambda first: self._read(first, before), self._all_batches(), ahead=_AHEAD)
+        ) as batches:
             for batch in batches:
                 if len(batch.changed):
                     blocks.append(batch.first_block + batch.changed)
@@ -286,7 +298,9 @@ class _Scan:
 
     def _read(self, first: int, before: Fingerprints | None) -> _Batch:
         """Read and fingerprint a batch; runs in a worker thread."""
-        size = min(self._blocks_at_once * self._block_bytes, self._source.size_bytes - first * self._block_bytes)
+        size = min(
+            self._blocks_at_once * self._block_bytes, self._source.size_bytes - first * self._block_bytes
+        )
         blocks = -(-size // self._block_bytes)
         buffer = self._buffers.take()
         self._source.read_into(first * self._block_bytes, buffer.data[:size])
@@ -339,7 +353,9 @@ def _encode_in_threads(
         )
 
     step = -(-len(blocks) // THREADS)
-    with closing(ordered_map(encode, (slice(at, at + step) for at in range(0, len(blocks), step)))) as results:
+    with closing(
+        ordered_map(encode, (slice(at, at + step) for at in range(0, len(blocks), step)))
+    ) as results:
         yield from results
 
 
@@ -377,8 +393,12 @@ def fingerprints_of(overlay: Overlay) -> Fingerprints:
         StorageError: one cannot be read.
     """
     prints: Fingerprints = np.zeros((overlay.block_count, layout.FRAME_DIGEST_BYTES), np.uint8)
-    for blocks, plain in BlockReader(overlay).stripes():
-        filled = kernels.filled_blocks(plain.view(np.uint64))
-        for row in np.flatnonzero(filled).tolist():
-            prints[blocks[row]] = np.frombuffer(frame_digest(plain[row].data), np.uint8)
+
+    def fingerprint(stripe: Stripe) -> None:
+        for row in np.flatnonzero(kernels.filled_blocks(stripe.plain.view(np.uint64))).tolist():
+            prints[stripe.blocks[row]] = np.frombuffer(frame_digest(stripe.plain[row].data), np.uint8)
+
+    with closing(BlockReader(overlay).map_stripes(fingerprint)) as stripes:
+        for _ in stripes:
+            pass
     return prints

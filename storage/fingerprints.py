@@ -80,8 +80,7 @@ def save_fingerprints(path: Path, key: StateKey, prints: Fingerprints) -> None:
     digest.update(flat)
     with storage_errors(path):
         path.parent.mkdir(mode=0o750, exist_ok=True)
-        path.unlink(missing_ok=True)
-    with PartialFile(path) as partial:
+    with PartialFile(path, replacing=True) as partial:
         with storage_errors(path), os.fdopen(os.dup(partial.fd), "wb") as stream:
             stream.write(head + digest.digest())
             stream.write(flat)

@@ -132,8 +132,11 @@ class Overlay:
         for layer in self.layers:
             layer.check_segment_table()
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self, align_blocks: int = 1) -> Iterator[Window]:
         """Yield the whole overlay, every frame in exactly one window, in ascending order of blocks.
+
+        Args:
+            align_blocks: windows begin and end at multiples of it.
 
         Raises:
             FormatError: an index is damaged.
@@ -144,6 +147,7 @@ class Overlay:
             stop = self._window_stop(first, step)
             if stop is None:
                 break
+            stop = -(-stop // align_blocks) * align_blocks
             yield self.between(first, stop)
             first = stop
 

@@ -61,6 +61,7 @@ class PartialFile:
 
     Args:
         target: the final path; its folder must exist.
+        replacing: whether a file of that name is to be replaced.
 
     Raises:
         BusyError: the final name is taken.
@@ -69,9 +70,9 @@ class PartialFile:
     Crash: leaves a `.NAME.*.rf-partial` file, which the next writer in the folder removes.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, replacing: bool = False) -> None:
         self.target = target
-        if os.path.lexists(target):
+        if not replacing and os.path.lexists(target):
             raise name_taken(target)
         self.path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
         with storage_errors(target):

@@ -1,0 +1,118 @@
+"""Restoring a point in time to a raw file or a block device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hsr.targets import RestoreTarget, open_target
+from policies.errors import ChainError
+from policies.points import Point
+from storage import kernels
+from storage.overlay import Overlay
+from storage.pipeline import Progress, no_progress
+from storage.replay import BlockReader, Stripe
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A restored volume.
+
+    Attributes:
+        target: where it is.
+        point: the point in time.
+        volume_bytes: its size.
+        written_bytes: how much of it was not zero.
+    """
+
+    target: Path
+    point: Point
+    volume_bytes: int
+    written_bytes: int
+
+
+def restore(
+    path: Sequence[Path], target: Path, *, overwrite: bool = False, progress: Progress = no_progress
+) -> Restored:
+    """Write the point that a path of images leads to.
+
+    Every frame of every image on the way is read and checked before anything depends on it; a damaged image is
+    refused even where a newer one hides the damage.
+
+    Args:
+        path: images in the order of application, the first a base, each usable at the end of the one before it.
+        target: a raw file to be made (sparse), or a block device that nobody uses; old data on it does not matter.
+        overwrite: replace the target, if it is an existing file.
+        progress: told how many stored bytes are done.
+
+    Returns:
+        What was restored.
+
+    Raises:
+        ChainError: the path does not begin with a base, or its images do not follow each other.
+        ConfigurationError: the target cannot be used as it is.
+        FormatError: an image is damaged.
+        RestoreError: the target's medium refuses.
+        StorageError: an image cannot be read.
+
+    Crash: no file under the target's name; a block device holds a part, and restoring again mends it.
+    """
+    with Overlay(path) as overlay:
+        _check_path(overlay)
+        overlay.check_tables()
+        with open_target(target, overlay.end_bytes, overwrite=overwrite) as disk:
+            written = _write_volume(overlay, disk, progress)
+            disk.finish()
+        return Restored(target, overlay.layers[-1].header.end, overlay.end_bytes, written)
+
+
+def _check_path(overlay: Overlay) -> None:
+    first = overlay.layers[0]
+    if first.header.start is not None:
+        raise ChainError("is no base: a restore cannot begin with it", path=str(first.path))
+    for before, layer in zip(overlay.layers, overlay.layers[1:], strict=False):
+        if not layer.header.span(layer.path.name).holds(before.header.end.id):
+            raise ChainError(f"cannot be applied after {before.path.name}", path=str(layer.path))
+
+
+def _write_volume(overlay: Overlay, disk: RestoreTarget, progress: Progress) -> int:
+    size, block_bytes = overlay.end_bytes, overlay.block_bytes
+
+    def write(stripe: Stripe) -> tuple[Stripe, int]:
+        filled = kernels.filled_blocks(stripe.plain.view(np.uint64))
+        rows = np.flatnonzero(filled) if disk.starts_zeroed else np.arange(len(stripe.blocks))
+        written = 0
+        for first, stop in _runs(stripe.blocks[rows]):
+            offset = int(stripe.blocks[rows[first]]) * block_bytes
+            plain = stripe.plain[rows[first] : rows[stop - 1] + 1].reshape(-1).data
+            plain = plain[: max(size - offset, 0)]
+            disk.write(offset, plain)
+            written += len(plain)
+        return stripe, written
+
+    at = written_bytes = done_bytes = 0
+    with closing(BlockReader(overlay).map_stripes(write)) as stripes:
+        for stripe, written in stripes:
+            for first, stop in _runs(stripe.blocks):
+                start = min(int(stripe.blocks[first]) * block_bytes, size)
+                if start > at:
+                    disk.zero(at, start - at)
+                at = min((int(stripe.blocks[stop - 1]) + 1) * block_bytes, size)
+            written_bytes += written
+            done_bytes += stripe.stored_bytes
+            progress(done_bytes, overlay.frames_bytes)
+    if at < size:
+        disk.zero(at, size - at)
+    return written_bytes
+
+
+def _runs(blocks: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield (first, stop) rows of consecutive blocks."""
+    if len(blocks):
+        breaks = [0, *(np.flatnonzero(np.diff(blocks) != 1) + 1).tolist(), len(blocks)]
+        yield from zip(breaks[:-1], breaks[1:], strict=True)

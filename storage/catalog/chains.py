@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from policies.names import image_name
 from storage.catalog.models import Chain, Image, ImageState
 
 
@@ -69,3 +70,29 @@ def images_of_chain(session: Session, chain_id: int) -> list[Image]:
     wanted = (ImageState.SETTLING, ImageState.LANDED, ImageState.VERIFYING, ImageState.GOOD)
     query = select(Image).where(Image.chain_id == chain_id, Image.state.in_(wanted)).order_by(Image.name)
     return list(session.scalars(query))
+
+
+def base_identity(session: Session, folder_id: int, volume: str, base_number: int) -> bytes | None:
+    """Return which chain a volume's base file is, so that a stranger under a fitting name is told.
+
+    Args:
+        session: any session.
+        folder_id: the folder.
+        volume: volume name from file names.
+        base_number: number of the base from file names.
+
+    Returns:
+        The 16 bytes of the chain that the base image names; None when there is no good base.
+    """
+    query = (
+        select(Chain.chain_uid)
+        .join(Image, Image.chain_id == Chain.id)
+        .where(
+            Chain.folder_id == folder_id,
+            Chain.volume == volume,
+            Chain.base_number == base_number,
+            Image.name == image_name(volume, base_number).filename(),
+            Image.state == ImageState.GOOD,
+        )
+    )
+    return session.scalar(query)

@@ -170,7 +170,7 @@ class Image(Model):
     verified_at: Mapped[datetime | None]
     hinted_at: Mapped[datetime | None]
     root: Mapped[bytes | None]
-    start: Mapped[dict[str, str | int] | None] = mapped_column(JSON)
+    start: Mapped[dict[str, str | int] | None] = mapped_column(JSON(none_as_null=True))
     covers: Mapped[list[dict[str, str | int]]] = mapped_column(JSON)
 
 

@@ -1,0 +1,116 @@
+"""What every job is given: the catalogue, both clocks, and who it works for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.orm import Session
+
+from storage.catalog.attempts import Moment
+from storage.catalog.database import Catalog
+from storage.catalog.events import Facts, record_event
+from storage.catalog.holders import Holder
+from storage.catalog.models import EventKind
+
+Clock = Callable[[], datetime]
+"""Gives the present moment, timezone-aware."""
+
+_log = structlog.get_logger("agent")
+_LOUD = {EventKind.FOUND_BAD, EventKind.FAILED, EventKind.QUARANTINED, EventKind.FOLDER_LOST}
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error: the agent is asked to stop, and work is let go unharmed
+    """Raised from a progress report while the agent stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patient the agent is; all in real time.
+
+    Attributes:
+        settle_time: how long an incomplete file has to stand still before it is judged.
+        rescan_interval: how long a folder is left alone when no event comes.
+        hint_again: how long until a worker is told again of work that it has not begun.
+        lease_time: how long a holder counts as alive without renewing.
+    """
+
+    settle_time: timedelta = timedelta(seconds=30)
+    rescan_interval: timedelta = timedelta(minutes=15)
+    hint_again: timedelta = timedelta(seconds=10)
+    lease_time: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentContext:
+    """Surroundings of the jobs in one worker.
+
+    Attributes:
+        catalog: the catalogue.
+        clock: calendar time, which policies are asked with.
+        machine_clock: real time.
+        engine_version: version of this software; attempts are counted for each apart.
+        pace: how patient the agent is.
+        holder: this process.
+        stopping: set when the worker is asked to stop.
+    """
+
+    catalog: Catalog
+    clock: Clock
+    machine_clock: Clock
+    engine_version: str
+    pace: Pace = field(default_factory=Pace)
+    holder: Holder = field(default_factory=Holder.of_this_process)
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def moment(self) -> Moment:
+        """Read both clocks."""
+        return Moment(self.clock(), self.machine_clock(), self.pace.lease_time, self.holder)
+
+    def report_progress(self, done_bytes: int, total_bytes: int) -> None:
+        """Take a progress report of the engine; end the work there when the agent stops.
+
+        Raises:
+            StopRequested: the agent is asked to stop.
+        """
+        if self.stopping.is_set():
+            raise StopRequested
+
+    def note(
+        self,
+        session: Session,
+        kind: EventKind,
+        subject: str,
+        text: str,
+        *,
+        folder_id: int | None = None,
+        chain_id: int | None = None,
+        facts: Facts | None = None,
+    ) -> None:
+        """Write an entry into the event log and the same into the process's log.
+
+        Args:
+            session: of a write transaction.
+            kind: what kind of thing happened.
+            subject: file name or path it is about.
+            text: what happened, in words.
+            folder_id: folder concerned.
+            chain_id: chain concerned.
+            facts: further fields, JSON values.
+        """
+        record_event(
+            session,
+            kind,
+            subject,
+            text,
+            at=self.clock(),
+            machine_now=self.machine_clock(),
+            folder_id=folder_id,
+            chain_id=chain_id,
+            facts=facts,
+        )
+        emit = _log.warning if kind in _LOUD else _log.info
+        emit(kind.value, subject=subject, text=text, folder=folder_id, chain=chain_id, **(facts or {}))

@@ -1,0 +1,69 @@
+"""Sending hints: "look at this folder, this image, this chain"."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+import dramatiq
+import structlog
+from dramatiq.errors import DramatiqError
+from redis.exceptions import RedisError
+
+_log = structlog.get_logger("hints")
+
+
+class Job(NamedTuple):
+    """A kind of job.
+
+    Attributes:
+        name: name of its actor.
+        queue: its own queue, so that no kind of work waits behind another.
+        time_limit: after which a job counts as hung.
+    """
+
+    name: str
+    queue: str
+    time_limit: timedelta
+
+
+RECONCILE: Final = Job("reconcile_folder", "reconcile", timedelta(hours=1))
+VERIFY: Final = Job("verify_image", "verify", timedelta(hours=24))
+CONSOLIDATE: Final = Job("consolidate_chain", "consolidate", timedelta(hours=48))
+
+JOBS: Final = (RECONCILE, VERIFY, CONSOLIDATE)
+"""Every kind of job."""
+
+
+class Hints:
+    """Sends hints through a broker. A hint that cannot be sent is dropped: the next tick sends it again.
+
+    Args:
+        broker: where they go; its actors need not be known here.
+    """
+
+    def __init__(self, broker: dramatiq.Broker) -> None:
+        self._broker = broker
+
+    def folder_changed(self, folder_id: int) -> bool:
+        """Have a folder looked at; tell whether the hint was sent."""
+        return self._send(RECONCILE, folder_id)
+
+    def image_landed(self, image_id: int) -> bool:
+        """Have an image verified; tell whether the hint was sent."""
+        return self._send(VERIFY, image_id)
+
+    def chain_due(self, chain_id: int) -> bool:
+        """Have a chain planned and rolled up; tell whether the hint was sent."""
+        return self._send(CONSOLIDATE, chain_id)
+
+    def _send(self, job: Job, subject_id: int) -> bool:
+        message: dramatiq.Message[None] = dramatiq.Message(
+            queue_name=job.queue, actor_name=job.name, args=(subject_id,), kwargs={}, options={}
+        )
+        try:
+            self._broker.enqueue(message)
+        except (RedisError, DramatiqError) as error:
+            _log.warning("hint not sent, the next tick sends it again", job=job.name, reason=str(error))
+            return False
+        return True

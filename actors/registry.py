@@ -1,0 +1,51 @@
+"""The actors, registered on a broker that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dramatiq
+
+from actors.context import AgentContext
+from actors.hints import CONSOLIDATE, RECONCILE, VERIFY, Hints, Job
+
+Run = Callable[[AgentContext, Hints, int], None]
+"""A job: surroundings, where to say what is next, and the id of what it is about."""
+
+
+def build_actors(broker: dramatiq.Broker, context: AgentContext) -> Hints:
+    """Register an actor for each kind of job, each with a queue and a time limit of its own.
+
+    Args:
+        broker: takes the actors; it need not be the global one.
+        context: surroundings of the jobs.
+
+    Returns:
+        Hints that reach these actors.
+    """
+    from actors.consolidate import consolidate_chain  # late: these bring in the engine
+    from actors.reconcile import reconcile_folder
+    from actors.verify import verify_image
+
+    hints = Hints(broker)
+    runs: list[tuple[Job, Run]] = [
+        (RECONCILE, reconcile_folder),
+        (VERIFY, verify_image),
+        (CONSOLIDATE, consolidate_chain),
+    ]
+    for job, run in runs:
+        _register(broker, job, run, context, hints)
+    return hints
+
+
+def _register(broker: dramatiq.Broker, job: Job, run: Run, context: AgentContext, hints: Hints) -> None:
+    def perform(subject_id: int) -> None:
+        run(context, hints, subject_id)
+
+    dramatiq.actor(
+        broker=broker,
+        actor_name=job.name,
+        queue_name=job.queue,
+        max_retries=0,
+        time_limit=int(job.time_limit.total_seconds() * 1000),
+    )(perform)

@@ -1,0 +1,128 @@
+"""Work under a recorded attempt, and under the lease of a chain."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from actors.context import AgentContext, StopRequested
+from policies.errors import CatalogError, RollforwardError
+from storage.catalog.attempts import fail_attempt, pause_attempt
+from storage.catalog.leases import give_lease_back, renew_all, take_lease
+from storage.catalog.models import EventKind
+
+_log = structlog.get_logger("agent")
+
+
+@dataclass(slots=True)
+class Trial:
+    """How work under an attempt ended.
+
+    Attributes:
+        done: False while it runs, when it failed, and when it was asked to stop.
+    """
+
+    done: bool = False
+
+
+@contextmanager
+def trying(context: AgentContext, attempt_id: int, subject: str, folder_id: int) -> Iterator[Trial]:
+    """Do work under an attempt that was begun; what goes wrong is recorded.
+
+    The block ends the attempt itself when it records its result, then sets `done`. An error of ours is an
+    expected outcome and stops here; any other is recorded too and goes on, so that it is seen as the mistake
+    that it is.
+
+    Args:
+        context: surroundings.
+        attempt_id: from `begin_attempt`.
+        subject: file name, for the event log.
+        folder_id: its folder.
+
+    Crash: the attempt stays, and counts as a crash when it is next begun.
+    """
+    trial = Trial()
+    try:
+        yield trial
+    except StopRequested:
+        with context.catalog.write() as session:
+            pause_attempt(session, attempt_id, context.holder)
+    except RollforwardError as error:
+        _record_failure(context, attempt_id, str(error), subject, folder_id)
+    except BaseException as error:
+        _record_failure(context, attempt_id, f"{type(error).__name__}: {error}", subject, folder_id)
+        raise
+
+
+def _record_failure(
+    context: AgentContext, attempt_id: int, reason: str, subject: str, folder_id: int
+) -> None:
+    with context.catalog.write() as session:
+        verdict = fail_attempt(session, attempt_id, context.moment(), reason)
+        if verdict is None:
+            return
+        kind = EventKind.QUARANTINED if verdict.quarantined else EventKind.FAILED
+        after = "not tried again by itself" if verdict.quarantined else f"tried again in {verdict.wait}"
+        context.note(session, kind, subject, f"{reason}; {after}", folder_id=folder_id)
+
+
+@contextmanager
+def holding_chain(context: AgentContext, chain_id: int) -> Iterator[int | None]:
+    """Hold the lease of a chain for a while.
+
+    Args:
+        context: surroundings.
+        chain_id: the chain.
+
+    Yields:
+        The fencing token, or None if somebody else holds the lease.
+
+    Crash: the lease ends when its holder is seen to be gone.
+    """
+    with context.catalog.write() as session:
+        fence = take_lease(
+            session,
+            chain_id,
+            context.holder,
+            machine_now=context.machine_clock(),
+            lease_time=context.pace.lease_time,
+        )
+    try:
+        yield fence
+    finally:
+        if fence is not None:
+            with context.catalog.write() as session:
+                give_lease_back(session, chain_id, fence)
+
+
+class Pulse(threading.Thread):
+    """Renews what this worker holds, for as long as it lives.
+
+    Args:
+        context: surroundings.
+    """
+
+    def __init__(self, context: AgentContext) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self._context = context
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Renew at a third of the lease time until ended."""
+        lease_time = self._context.pace.lease_time
+        while not self._ended.wait(lease_time.total_seconds() / 3):
+            try:
+                with self._context.catalog.write() as session:
+                    expires_at = self._context.machine_clock() + lease_time
+                    renew_all(session, self._context.holder, expires_at=expires_at)
+            except CatalogError as error:
+                _log.warning("leases not renewed", reason=str(error))
+
+    def end(self) -> None:
+        """Stop renewing."""
+        self._ended.set()
+        self.join()

@@ -1,0 +1,56 @@
+"""The watcher: events and timer together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from storage.catalog.database import Catalog
+from storage.catalog.folders import all_folders, folders_due
+from watcher.coalescing import Coalescer
+from watcher.observing import FolderObserver
+from watcher.pacing import Pacer
+
+
+class Watcher:
+    """Says which managed folder changed.
+
+    Args:
+        catalog: names the managed folders and when each is due for a scan.
+        say: passes a folder's id on; returns False if that failed.
+        say_again: how long a folder that is due is not named again by the timer.
+    """
+
+    def __init__(self, catalog: Catalog, say: Callable[[int], bool], *, say_again: timedelta) -> None:
+        self._catalog = catalog
+        self._coalescer = Coalescer(say)
+        self._observer = FolderObserver(self._coalescer.mark)
+        self._pacer = Pacer(say_again)
+
+    def start(self) -> None:
+        """Begin to watch; folders are taken up by the first tick."""
+        self._coalescer.start()
+        self._observer.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._observer.stop()
+        self._coalescer.stop()
+
+    def tick(self, machine_now: datetime) -> None:
+        """Take up new folders, let go of those no longer managed, name those that are due for a scan.
+
+        Args:
+            machine_now: real time.
+
+        Raises:
+            CatalogError: the catalogue cannot be read.
+        """
+        with self._catalog.read() as session:
+            folders = {folder.id: Path(folder.path) for folder in all_folders(session)}
+            due = folders_due(session, machine_now)
+        self._observer.watch(folders)
+        for folder_id in due:
+            if self._pacer.may_say(folder_id, machine_now):
+                self._coalescer.mark(folder_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -115,4 +116,4 @@ def _runs(blocks: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Yield (first, stop) rows of consecutive blocks."""
     if len(blocks):
         breaks = [0, *(np.flatnonzero(np.diff(blocks) != 1) + 1).tolist(), len(blocks)]
-        yield from zip(breaks[:-1], breaks[1:], strict=True)
+        yield from pairwise(breaks)

@@ -7,7 +7,6 @@ just what differs from the point that it leads from.
 
 from __future__ import annotations
 
-import os
 import platform
 import secrets
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from policies.points import Point, PointId
 from policies.reach import reachable, shortest_path
 from storage import kernels, layout
 from storage.codec import encode_frame
-from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
+from storage.digests import EMPTY_FRAME_DIGEST, Buffer, frame_digest
 from storage.fingerprints import (
     Fingerprints,
     StateKey,
@@ -34,7 +33,7 @@ from storage.fingerprints import (
     load_fingerprints,
     save_fingerprints,
 )
-from storage.folder import FoundImage, chains, scan_folder
+from storage.folder import chains, scan_folder
 from storage.header import ImageHeader
 from storage.image import Records
 from storage.overlay import Overlay
@@ -366,7 +365,9 @@ def _encode(
     records = np.zeros(len(blocks), layout.RECORD)
     records["block"], records["mask_lo"], records["mask_hi"] = blocks, lo, hi
     packed = np.empty(plain.shape[1] if len(plain) else 0, np.uint8)
-    pieces, digests, flags = [], [], []
+    pieces: list[Buffer] = []
+    digests: list[bytes] = []
+    flags: list[int] = []
     holds_data = ((lo & filled_lo) | (hi & filled_hi)) != 0
     for row, has_data in enumerate(holds_data.tolist()):
         if not has_data:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from policies.errors import FormatError, RollforwardError, StorageError
-from policies.names import ImageName, Tier, parse_image_name
+from policies.names import ImageName, Tier, image_name, parse_image_name
 from policies.points import Span
 from storage import layout
 from storage.header import ImageHeader, read_header
@@ -46,15 +45,8 @@ class FoundImage:
 
     @property
     def kind(self) -> str:
-        """base, full, incremental, differential, daily, weekly, monthly or rolling."""
-        if self.name.is_consolidation:
-            return self.name.tiers[-1].value
-        if self.name.is_full:
-            return "base" if self.name.number is None else "full"
-        header = self.header
-        if header is not None and header.start is not None and header.end.number > header.start.number + 1:
-            return "differential" if len(header.covers) == 1 else "consolidated"
-        return Tier.INCREMENTAL.value
+        """What it is, in a word; see `kind_of`."""
+        return kind_of(self.name, self.header)
 
     def span(self, *, verified: bool = False) -> Span:
         """Return the image as a span.
@@ -70,6 +62,58 @@ class FoundImage:
         return self.header.span(self.path.name, stored_bytes=self.stored_bytes, verified=verified)
 
 
+def kind_of(name: ImageName | None, header: ImageHeader | None) -> str:
+    """Say in a word what an image is.
+
+    Args:
+        name: what its name says, if it is the name of an image.
+        header: its header, if it can be read.
+
+    Returns:
+        base, full, incremental, differential, consolidated, daily, weekly, monthly, rolling, or unknown.
+    """
+    if name is not None and name.is_consolidation:
+        return name.tiers[-1].value
+    if header is None:
+        return "unknown" if name is None else "base" if name.is_full else Tier.INCREMENTAL.value
+    if header.start is None:
+        return "base" if header.end.number == 0 else "full"
+    if len(header.covers) > 1:
+        return "consolidated"
+    return Tier.INCREMENTAL.value if header.end.number == header.start.number + 1 else "differential"
+
+
+def find_image(path: Path) -> FoundImage | None:
+    """Look at one image, and at the base of its name beside it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What was found; None if the file does not have the name of an image.
+    """
+    name = parse_image_name(path.name)
+    if name is None:
+        return None
+    found = look_at(path, name)
+    base = path.with_name(image_name(name.volume, name.base).filename())
+    if base == path or not base.exists():
+        return found
+    return _check_neighbours([look_at(base, image_name(name.volume, name.base)), found])[1]
+
+
+def stray_images(folder: Path) -> tuple[Path, ...]:
+    """List the files of a folder that end as images do, but do not have the name of one."""
+    endings = (".spf", ".spi")
+    return tuple(
+        sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix in endings and parse_image_name(path.name) is None
+        )
+    )
+
+
 def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ...]:
     """List the images of a folder, sorted by name.
 
@@ -81,7 +125,7 @@ def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ..
         StorageError: the folder cannot be read.
     """
     try:
-        names = sorted(os.listdir(folder))
+        names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise StorageError(f"cannot be read: {error.strerror}", path=str(folder)) from error
     found = []

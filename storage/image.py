@@ -73,7 +73,7 @@ class ImageReader:
                 path=str(self.path),
                 offset=offset,
             )
-        trailer = np.frombuffer(packed, layout.TRAILER)[0]
+        trailer: np.void = np.frombuffer(packed, layout.TRAILER)[0]
         if root_of(packed[: layout.TRAILER_SIGNED_BYTES]) != trailer["root"].tobytes():
             raise DigestMismatchError(
                 "the trailer is damaged: the root does not match", path=str(self.path), offset=offset

@@ -17,6 +17,7 @@ from storage import layout
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+Int = int | np.int64
 Structured = npt.NDArray[np.void]
 
 FAULT_ORDER: Final = 1
@@ -43,7 +44,7 @@ _GRANULES: Final = layout.GRANULES_PER_BLOCK
 
 
 @njit(nogil=True, cache=True)
-def popcount(word: np.uint64) -> np.int64:
+def popcount(word: np.uint64) -> Int:
     """Count the set bits of a 64-bit word."""
     word = np.uint64(word)
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
@@ -53,7 +54,7 @@ def popcount(word: np.uint64) -> np.int64:
 
 
 @njit(nogil=True, cache=True)
-def low_bits(count: int) -> np.uint64:
+def low_bits(count: Int) -> np.uint64:
     """Return a word with its `count` lowest bits set; counts below 0 and above 64 are clamped."""
     if count <= 0:
         return np.uint64(0)
@@ -63,19 +64,19 @@ def low_bits(count: int) -> np.uint64:
 
 
 @njit(nogil=True, cache=True)
-def granules_before(limit_bytes: np.int64, block: np.uint32, granule_bytes: int) -> np.int64:
+def granules_before(limit_bytes: Int, block: Int, granule_bytes: int) -> Int:
     """Count the granules of a block that begin before `limit_bytes`: 0 to 128."""
     whole = (np.int64(limit_bytes) + granule_bytes - 1) // granule_bytes - np.int64(block) * _GRANULES
     return min(max(whole, np.int64(0)), np.int64(_GRANULES))
 
 
 @njit(nogil=True, cache=True)
-def _length_fits(flags: int, length: int, plain: int) -> bool:
+def _length_fits(flags: int, length: Int, plain: Int) -> bool:
     if flags == _ZERO:
         return length == 0
     if flags == _RAW:
         return length == plain
-    return 0 < length < plain
+    return bool(0 < length < plain)
 
 
 @njit(nogil=True, cache=True)
@@ -123,9 +124,9 @@ def check_records(
 
 
 @njit(nogil=True, cache=True)
-def plain_bytes_of(records: Structured, granule_bytes: int) -> int:
+def plain_bytes_of(records: Structured, granule_bytes: int) -> Int:
     """Add up the plain size of the frames, in bytes."""
-    total = 0
+    total = np.int64(0)
     for row in range(len(records)):
         total += popcount(records[row]["mask_lo"]) + popcount(records[row]["mask_hi"])
     return total * granule_bytes

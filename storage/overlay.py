@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Self
 
@@ -254,7 +255,7 @@ class Overlay:
         offsets = records["offset"].astype(np.int64)
         ends = offsets + records["length"]
         breaks = [0, *(np.flatnonzero(offsets[1:] != ends[:-1]) + 1).tolist(), len(records)]
-        for first, stop in zip(breaks[:-1], breaks[1:], strict=True):
+        for first, stop in pairwise(breaks):
             self.layers[at].file.read_into(int(offsets[first]), pieces[first:stop])
 
     def _name_damage(self, window: Window, rows: npt.NDArray[np.int64], found: bytes) -> None:

@@ -141,7 +141,7 @@ def sweep_partials(folder: Path) -> None:
             fd = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry.path)
+                Path(entry.path).unlink()
             finally:
                 os.close(fd)
 

@@ -151,7 +151,7 @@ def _loops_on(path: Path) -> list[str]:
     found = []
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            same = os.path.samefile(backing.read_text().strip(), path)
+            same = path.samefile(backing.read_text().strip())
         except OSError:
             continue
         if same:
@@ -160,7 +160,7 @@ def _loops_on(path: Path) -> list[str]:
 
 
 def _mounts() -> list[tuple[str, str, bool]]:
-    """List (device number, mount point, writable); a file system is writable if any mount or its superblock is.
+    """List (device number, mount point, writable); writable if mount and superblock both are.
 
     Source: proc_pid_mountinfo(5).
     """

@@ -1,4 +1,4 @@
-"""Reading the bytes of an image with positioned reads: no mapping, so a failing medium is an error, not a crash."""
+"""Reading an image with positioned reads: no mapping, so that a failing medium is an error, not a crash."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Verification: is this file, byte for byte, the image that was written?
 
-It needs no decompression and no password: the stored stream is hashed in long runs, the index page by page, and
-both are held against the digests that the root commits to. Whether the root is the one that was recorded when the
-image was made is for the caller to compare.
+It needs no decompression and no password: the stored stream is hashed in long runs, the index page by page,
+and both are held against the digests that the root commits to. Whether the root is the one that was recorded
+when the image was made is for the caller to compare.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ class _Spool:
 
     def _spill(self) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._folder)
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by close()
         for records in self._held:
             self._file.write(records.view(np.uint8).data)
         self._held, self._held_bytes = [], 0

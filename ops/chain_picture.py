@@ -1,0 +1,111 @@
+"""The picture that `rollforward chain` draws: points downward, images as bars beside them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ops.show import fork_words, gap_words, size_words
+from policies.points import Point, PointId, Span
+from policies.reach import forks, gaps, reachable
+from storage.chain import Chain
+from storage.folder import FoundImage
+
+_LANES_MAX = 8
+_PLAIN_WIDTH = 400
+"""Columns where nobody watches: enough for any name."""
+
+
+def draw_chain(chain: Chain, rows: int | None, console: Console | None = None) -> None:
+    """Draw a chain.
+
+    Args:
+        chain: what to draw.
+        rows: how many of the newest points; None for all.
+        console: where to; standard output if not given.
+    """
+    out = console or Console(highlight=False)
+    if not out.is_terminal:
+        out.width = _PLAIN_WIDTH
+    points = _points(chain.spans)
+    total = size_words(sum(image.stored_bytes for image in chain.images))
+    out.print(
+        f"[bold]{chain.volume}[/bold]  chain b{chain.base:03d}: {len(points)} points in time, "
+        f"{len(chain.images)} images, {total}"
+    )
+    first = 0 if rows is None else max(len(points) - rows, 0)
+    if first:
+        out.print(f"  … {first} earlier points; --all shows them")
+    if points:
+        out.print(_table(chain, points, first))
+    for gap in gaps(chain.spans):
+        out.print(f"[yellow]gap:[/yellow]  {gap_words(gap)}")
+    for fork in forks(chain.spans):
+        out.print(f"[yellow]fork:[/yellow] {fork_words(fork)}")
+    for image in chain.unusable:
+        out.print(f"[red]bad:[/red]  {image.path.name}: {image.problem}")
+
+
+def _points(spans: Sequence[Span]) -> list[Point]:
+    known: dict[PointId, Point] = {}
+    for span in spans:
+        if span.start is not None:
+            known.setdefault(span.start.id, span.start)
+        known.update({point.id: point for point in span.covers})
+    return sorted(known.values(), key=lambda point: (point.number, point.time, point.id))
+
+
+def _table(chain: Chain, points: Sequence[Point], first: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("", "point", "taken", ""):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("image", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("stored", justify="right", no_wrap=True)
+    reached = reachable(chain.spans)
+    lanes = _lanes(chain.spans, points)
+    ending: dict[PointId, list[FoundImage]] = defaultdict(list)
+    for image in chain.images:
+        if image.usable and image.header is not None:
+            ending[image.header.end.id].append(image)
+    for row, point in list(enumerate(points))[first:]:
+        mark = Text("●", "green") if point.id in reached else Text("○", "red")
+        taken = point.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        images = sorted(ending[point.id], key=lambda image: (len(image.span().covers), image.path.name))
+        table.add_row(mark, str(point.number), taken, Text(lanes[row], "cyan"), *_cells(images[:1]))
+        for image in images[1:]:
+            table.add_row("", "", "", "", *_cells([image]))
+    return table
+
+
+def _cells(images: Sequence[FoundImage]) -> tuple[str, str, str]:
+    if not images:
+        return "", "", ""
+    image = images[0]
+    return image.path.name, image.kind, size_words(image.stored_bytes)
+
+
+def _lanes(spans: Sequence[Span], points: Sequence[Point]) -> list[str]:
+    """For each point, the bars of the images that pass it: short ones left, those that fit no lane left out."""
+    place = {point.id: row for row, point in enumerate(points)}
+    columns: list[list[str]] = []
+    for first, last in sorted(_stretches(spans, place), key=lambda rows: (rows[1] - rows[0], rows)):
+        free = (lane for lane in columns if all(mark == " " for mark in lane[first : last + 1]))
+        lane = next(free, None)
+        if lane is None:
+            if len(columns) == _LANES_MAX:
+                continue
+            lane = [" "] * len(points)
+            columns.append(lane)
+        lane[first : last + 1] = ["┐", *"│" * (last - first - 1), "┘"]
+    return ["".join(marks) for marks in zip(*columns, strict=True)] if columns else [""] * len(points)
+
+
+def _stretches(spans: Sequence[Span], place: dict[PointId, int]) -> list[tuple[int, int]]:
+    """Rows (first, last) of the images that reach over more than one point."""
+    rows = ((0 if span.start is None else place[span.start.id] + 1, place[span.end.id]) for span in spans)
+    return [(first, last) for first, last in rows if last > first]

@@ -1,0 +1,68 @@
+"""The one command, `rollforward`: a sub-command is imported when it is called, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+from policies.errors import RollforwardError
+
+_COMMANDS = {
+    "capture": ("ops.cli_capture:capture", "Capture a volume: a base first, then incrementals."),
+    "verify": ("ops.cli_verify:verify", "Prove images, byte for byte."),
+    "chain": ("ops.cli_chain:chain", "Show a folder's points, images, gaps and forks."),
+    "consolidate": ("ops.cli_consolidate:consolidate", "Roll images up into one."),
+    "restore": ("ops.cli_restore:restore", "Restore a point in time to a file or a device."),
+    "up": ("ops.cli_agent:up", "Run the agent: watch, verify, roll up."),
+    "demo": ("ops.cli_demo:demo", "See all of it at work on a small real volume."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its commands by name and short help, and imports one only when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(version("rollforward"), prog_name="rollforward")
+def cli() -> None:
+    r"""Look after chains of volume backup images.
+
+    \b
+    rollforward capture /dev/vg/data --into /backup --volume DATA
+    rollforward verify /backup
+    rollforward chain /backup --volume DATA
+    rollforward restore /backup --volume DATA --at "2026-11-20 08:00" --to /tmp/data.raw
+    rollforward up --folder /backup
+
+    `rollforward COMMAND --help` says more, with examples.
+    """
+
+
+def main() -> None:
+    """Run the command line; expected errors end with a message, a hint and the error's exit code."""
+    try:
+        cli()
+    except RollforwardError as error:
+        from ops.show import show_error
+
+        show_error(error, as_json="--json" in sys.argv[1:])
+        sys.exit(error.exit_code)

@@ -1,0 +1,61 @@
+"""`rollforward capture`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ops.show import image_fields, print_json, progress_bar, size_words
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  rollforward capture disk.raw --into /backup --volume DATA
+  rollforward capture /dev/vg/snap --into /backup --volume "Büro C" --json
+"""
+)
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--into",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The managed folder.",
+)
+@click.option("--volume", required=True, help="Name of the volume; images are named after it.")
+@click.option("--new-base", is_flag=True, help="Begin a new chain with a new base image.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def capture(source: Path, folder: Path, volume: str, new_base: bool, as_json: bool) -> None:
+    """Capture the present state of SOURCE, a raw file or a block device.
+
+    The first capture of a volume writes a base image, NAME-b001.spf; each later one an incremental with just what
+    changed, NAME-b001-i001.spi and so on. A device that is mounted read-write is refused: capture a snapshot.
+    """
+    from storage.capture import capture as capture_volume
+
+    with progress_bar(f"Capturing {volume}", quiet=as_json) as progress:
+        made = capture_volume(
+            source, folder, volume, now=datetime.now(UTC), new_base=new_base, progress=progress
+        )
+    kind = "base" if made.header.start is None else "incremental"
+    if as_json:
+        print_json(
+            image_fields(
+                made.path,
+                made.header,
+                kind=kind,
+                stored_bytes=made.stored_bytes,
+                changed_bytes=made.changed_bytes,
+                status="written",
+                root=made.root,
+            )
+        )
+        return
+    number = made.header.end.number
+    click.echo(
+        f"{made.path}: {kind}, point {number}, {size_words(made.changed_bytes)} "
+        f"{'used' if kind == 'base' else 'changed'}, {size_words(made.stored_bytes)} stored"
+    )

@@ -1,0 +1,69 @@
+"""`rollforward chain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ops.show import fork_words, gap_words, image_fields, print_json
+from policies.reach import forks, gaps
+from storage.chain import Chain
+from storage.folder import chains, scan_folder
+
+_ROWS = 60
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  rollforward chain /backup
+  rollforward chain /backup --volume DATA --all
+  rollforward chain /backup --json
+"""
+)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--volume", help="Only this volume.")
+@click.option("--all", "every", is_flag=True, help=f"Every point, not just the newest {_ROWS}.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line: images, gaps, forks.")
+def chain(folder: Path, volume: str | None, every: bool, as_json: bool) -> None:
+    """Show the points in time that a folder's images lead to, and what stands in the way.
+
+    A bar beside the points is one image: it begins below the point that it leads from and ends at the point that it
+    leads to. This looks at headers only; `rollforward verify` proves the data.
+    """
+    found = chains(scan_folder(folder, volume))
+    if not found and not as_json:
+        click.echo("No images there.")
+    for (name, base), images in found.items():
+        shown = Chain(folder, name, base, images)
+        if as_json:
+            _print_lines(shown)
+        else:
+            from ops.chain_picture import draw_chain
+
+            draw_chain(shown, None if every else _ROWS)
+
+
+def _print_lines(chain: Chain) -> None:
+    for image in chain.images:
+        status = "good" if image.usable else "bad"
+        print_json(
+            image_fields(
+                image.path,
+                image.header,
+                kind=image.kind,
+                stored_bytes=image.stored_bytes,
+                changed_bytes=image.plain_bytes,
+                status=status,
+                reason=image.problem,
+                root=image.root,
+            )
+        )
+    common: dict[str, object] = {"path": str(chain.folder), "volume": chain.volume}
+    for gap in gaps(chain.spans):
+        fields = {"kind": "gap", "number": gap.missing.number, "point": gap.missing.id.hex(), "status": "gap"}
+        print_json(common | fields | {"reason": gap_words(gap), "waiting": list(gap.waiting)})
+    for fork in forks(chain.spans):
+        fields = {"kind": "fork", "number": fork.point.number, "point": fork.point.id.hex(), "status": "fork"}
+        print_json(common | fields | {"reason": fork_words(fork)})

@@ -1,0 +1,105 @@
+"""`rollforward restore`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from ops.show import print_json, progress_bar, size_words
+from policies.points import Point
+from storage.chain import Chain, load_chain
+
+
+def _choose(chain: Chain, number: int | None, at: datetime | None) -> Point:
+    if number is not None:
+        return chain.point(number)
+    return chain.newest() if at is None else chain.point_at(at)
+
+
+class _Time(click.ParamType[datetime]):
+    """An ISO 8601 time; local time where it names no zone."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.fromisoformat(str(value)).astimezone()
+        except ValueError:
+            self.fail(
+                f"{value!r} is no time; write one like 2026-11-20T08:00 or 2026-11-20T08:00+01:00", param, ctx
+            )
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  rollforward restore /backup --volume DATA --to /tmp/data.raw
+  rollforward restore /backup --volume DATA --point 17 --to /dev/vg/data
+  rollforward restore /backup --volume DATA --at "2026-11-20 08:00" --to data.raw --json
+"""
+)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--volume", required=True, help="Name of the volume.")
+@click.option("--point", type=click.IntRange(min=0), help="Number of the point; the newest if not given.")
+@click.option(
+    "--at", type=_Time(), help="The newest point at or before this time (ISO 8601, local if no zone)."
+)
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A file to be made, or a block device.",
+)
+@click.option("--base", type=click.IntRange(min=1), help="Number of the base; the latest if not given.")
+@click.option("--overwrite", is_flag=True, help="Replace the target, if it is an existing file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def restore(
+    folder: Path,
+    volume: str,
+    point: int | None,
+    at: datetime | None,
+    target: Path,
+    base: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Restore a point in time of a volume to a raw file (sparse), or to a block device that nobody uses.
+
+    Everything read is checked first: a damaged image is refused by name. A file appears under its name whole, or
+    not at all; a device is written in place, whatever it held.
+    """
+    if point is not None and at is not None:
+        raise click.UsageError("Give --point or --at, not both.")
+    from hsr.restore import restore as restore_path
+
+    chain = load_chain(folder, volume, base)
+    chosen = _choose(chain, point, at)
+    path = chain.path_to(chosen)
+    with progress_bar(f"Restoring point {chosen.number}", quiet=as_json) as progress:
+        done = restore_path(path, target, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json(
+            {
+                "path": str(target),
+                "kind": "restore",
+                "volume": chain.volume,
+                "number": chosen.number,
+                "point": chosen.id.hex(),
+                "time": chosen.time.isoformat(),
+                "volume_bytes": done.volume_bytes,
+                "written_bytes": done.written_bytes,
+                "status": "restored",
+                "images": [image.name for image in path],
+            }
+        )
+        return
+    files = f"{len(path)} images" if len(path) > 1 else "one image"
+    when = chosen.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    click.echo(
+        f"{target}: point {chosen.number} of {chain.volume}, taken {when}, {size_words(done.volume_bytes)}, from {files}"
+    )

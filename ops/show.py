@@ -1,0 +1,146 @@
+"""What commands print: JSON lines for scripts, words and progress bars for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from policies.errors import RollforwardError
+from policies.names import ImageName, parse_image_name
+from policies.reach import Fork, Gap
+from storage.header import ImageHeader
+from storage.pipeline import Progress, no_progress
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def size_words(size_bytes: float) -> str:
+    """Say a size: 1536 -> "1.5 KiB"."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
+        size_bytes /= 1024
+        unit += 1
+    return f"{size_bytes:.0f} B" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
+
+
+def image_fields(
+    path: Path,
+    header: ImageHeader | None,
+    *,
+    kind: str,
+    stored_bytes: int,
+    changed_bytes: int,
+    status: str,
+    reason: str | None = None,
+    root: bytes | None = None,
+) -> dict[str, object]:
+    """Gather what `--json` says of an image, in its stable order.
+
+    Args:
+        path: the file.
+        header: its header, if it could be read.
+        kind: base, full, incremental, differential, consolidated, daily, weekly, monthly, rolling or unknown.
+        stored_bytes: size of the file.
+        changed_bytes: plain size of its granules.
+        status: good, bad, written, ….
+        reason: why it is bad.
+        root: its identity.
+    """
+    name = parse_image_name(path.name)
+    return {
+        "path": str(path),
+        "kind": kind,
+        "volume": volume_of(name, header),
+        "number": header.end.number if header else (name.number or 0 if name else None),
+        "point": header.end.id.hex() if header else None,
+        "parent": header.start.id.hex() if header and header.start else None,
+        "time": header.end.time.isoformat() if header else None,
+        "volume_bytes": header.end.volume_bytes if header else None,
+        "stored_bytes": stored_bytes,
+        "changed_bytes": changed_bytes,
+        "status": status,
+        "reason": reason,
+        "root": root.hex() if root else None,
+    }
+
+
+def volume_of(name: ImageName | None, header: ImageHeader | None) -> str | None:
+    """Return the volume of an image: the header's word, else the name's."""
+    if header is not None and header.volume:
+        return header.volume
+    return name.volume if name else None
+
+
+def gap_words(gap: Gap) -> str:
+    """Say what a gap means."""
+    after = (
+        "nothing before it can be restored"
+        if gap.after is None
+        else f"the last one before is {gap.after.number}"
+    )
+    bridged = "; an image passes over it" if gap.bridged else ""
+    return f"nothing leads to point {gap.missing.number} ({after}){bridged}"
+
+
+def fork_words(fork: Fork) -> str:
+    """Say where lines part."""
+    children = " and ".join(str(child.number) for child in fork.children)
+    return f"the line parts after point {fork.point.number}: {children}"
+
+
+def print_json(fields: dict[str, object]) -> None:
+    """Print one JSON object on one line."""
+    click.echo(json.dumps(fields, ensure_ascii=False))
+
+
+def show_error(error: RollforwardError, *, as_json: bool) -> None:
+    """Print an error: in words on standard error, or as a JSON line on standard output."""
+    if as_json:
+        print_json(
+            {
+                "path": error.path,
+                "status": "error",
+                "reason": str(error),
+                "hint": error.hint,
+                "error": type(error).__name__,
+            }
+        )
+        return
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+    if error.hint:
+        click.echo(f"       {error.hint}", err=True)
+
+
+@contextmanager
+def progress_bar(words: str, *, quiet: bool) -> Iterator[Progress]:
+    """Show a progress bar on standard error while a person watches.
+
+    Args:
+        words: what is under way.
+        quiet: show none (for `--json`).
+
+    Yields:
+        What to call with (done_bytes, total_bytes).
+    """
+    if quiet or not sys.stderr.isatty():
+        yield no_progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(words, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,173 @@
+"""One chain of a folder: its images as spans, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from policies.errors import ConfigurationError, FormatError, MissingPointError
+from policies.merging import MergePlan, plan_merge, point_numbered
+from policies.names import Tier, image_name
+from policies.points import Point, Span
+from policies.reach import shortest_path, ways_from_nothing
+from storage.folder import FoundImage, chains, scan_folder
+
+Planned = TypeVar("Planned")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The images of one volume on one base.
+
+    Attributes:
+        folder: where they are.
+        volume: name of the volume.
+        base: number of the base.
+        images: all of them, in the order of their names, unusable ones too.
+    """
+
+    folder: Path
+    volume: str
+    base: int
+    images: tuple[FoundImage, ...]
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """The usable images as spans."""
+        return tuple(image.span() for image in self.images if image.usable)
+
+    @cached_property
+    def unusable(self) -> tuple[FoundImage, ...]:
+        """Images that are bad at first sight."""
+        return tuple(image for image in self.images if not image.usable)
+
+    def point(self, number: int) -> Point:
+        """Return the point of a number.
+
+        Raises:
+            MissingPointError: there is none.
+            FormatError: there is none, and a bad image may be why.
+            ForkError: several lines have one.
+        """
+        return self._plan(lambda: point_numbered(self.spans, number))
+
+    def newest(self) -> Point:
+        """Return the newest point that can be restored.
+
+        Raises:
+            MissingPointError: nothing can be restored.
+            FormatError: a later image is bad, so that what looks newest is not.
+        """
+        point = self._newest(None)
+        for image in self.unusable:
+            if (image.name.number or 0) > point.number:
+                raise FormatError(
+                    image.problem or "cannot be read",
+                    path=str(image.path),
+                    hint=f"The newest point before it is {point.number}: ask for it with --point {point.number}.",
+                )
+        return point
+
+    def point_at(self, time: datetime) -> Point:
+        """Return the newest point at or before a time.
+
+        Raises:
+            MissingPointError: none of the points that can be restored is that old.
+        """
+        return self._newest(time)
+
+    def _newest(self, time: datetime | None) -> Point:
+        reached = [way.span.end for way in ways_from_nothing(self.spans).values()]
+        fitting = [point for point in reached if time is None or point.time <= time]
+        if not fitting:
+            when = "" if time is None else f" of {time.isoformat(sep=' ')} or before"
+            return self._plan(lambda: _nothing(self, when))
+        return max(fitting, key=lambda point: (point.time, point.number, point.id))
+
+    def path_to(self, point: Point) -> tuple[Path, ...]:
+        """Return the fewest images that lead to a point, base first.
+
+        Raises:
+            MissingPointError: no way leads there.
+            FormatError: no way leads there, and a bad image may be why.
+        """
+
+        def plan() -> tuple[Span, ...]:
+            path = shortest_path(self.spans, point.id)
+            if path is None:
+                raise MissingPointError(
+                    f"no gapless way leads to point {point.number} of {self.volume!r}",
+                    path=str(self.folder),
+                    hint="`rollforward chain` shows where the gap is.",
+                )
+            return path
+
+        return tuple(self.folder / span.name for span in self._plan(plan))
+
+    def merge(self, after: Point | None, upto: Point) -> MergePlan:
+        """Return which images lead from one point to another; raises as `policies.merging.plan_merge` does."""
+        return self._plan(lambda: plan_merge(self.spans, after, upto))
+
+    def target(self, upto: Point, tier: Tier | None) -> Path:
+        """Return where a consolidation goes; without a tier, a synthetic full."""
+        tiers = () if tier is None else (tier,)
+        return (
+            self.folder / image_name(self.volume, self.base, upto.number, tiers, full=tier is None).filename()
+        )
+
+    def _plan(self, plan: Callable[[], Planned]) -> Planned:
+        """Plan; where that fails for want of a point, name the bad image that may be the reason."""
+        try:
+            return plan()
+        except MissingPointError as error:
+            for image in self.unusable:
+                raise FormatError(
+                    f"{image.problem}; without it, {error.message}",
+                    path=str(image.path),
+                    hint="Fetch a good copy of this file from a replica.",
+                ) from error
+            raise
+
+
+def _nothing(chain: Chain, when: str) -> Point:
+    raise MissingPointError(
+        f"no point{when} can be restored from chain b{chain.base:03d} of {chain.volume!r}",
+        path=str(chain.folder),
+    )
+
+
+def load_chain(folder: Path, volume: str | None = None, base: int | None = None) -> Chain:
+    """Load one chain of a folder.
+
+    Args:
+        folder: the managed folder.
+        volume: name of the volume; None if the folder holds only one.
+        base: number of the base; None for the latest.
+
+    Raises:
+        ConfigurationError: no such chain; the message names those there are.
+        StorageError: the folder cannot be read.
+    """
+    found = chains(scan_folder(folder, volume))
+    volumes = sorted({name for name, _ in found})
+    if not volumes:
+        known = sorted({name for name, _ in chains(scan_folder(folder))}) if volume is not None else []
+        raise ConfigurationError(
+            f"holds no images of {volume!r}" if volume is not None else "holds no images",
+            path=str(folder),
+            hint=f"There are images of: {', '.join(known)}." if known else None,
+        )
+    if len(volumes) > 1:
+        raise ConfigurationError(
+            f"holds {len(volumes)} volumes: {', '.join(volumes)}",
+            path=str(folder),
+            hint="Choose one with --volume.",
+        )
+    chosen = base if base is not None else max(number for _, number in found)
+    if (volumes[0], chosen) not in found:
+        raise ConfigurationError(f"holds no chain b{chosen:03d} of {volumes[0]!r}", path=str(folder))
+    return Chain(folder, volumes[0], chosen, found[volumes[0], chosen])

@@ -46,8 +46,9 @@ def day_bounds(day: date, zone: tzinfo) -> tuple[datetime, datetime]:
     Returns:
         Its first moment and the first moment after it, both UTC: half-open, to the second.
     """
+    start = _FIRST if day == date.min else _first_moment(day, zone)
     end = _LAST if day == date.max else _first_moment(day + timedelta(days=1), zone)
-    return _first_moment(day, zone), end
+    return start, end
 
 
 def _first_moment(day: date, zone: tzinfo) -> datetime:

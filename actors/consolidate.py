@@ -61,7 +61,7 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """Why nothing more can be done for a chain now, when to ask again (calendar), and whether to scan first."""
+    """Why nothing more can be done for a chain now, when to ask again (calendar), whether to scan first."""
 
     next_due_at: datetime
     waits_for: str | None = None

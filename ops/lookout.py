@@ -1,0 +1,93 @@
+"""The lookout process: watcher and scheduler. It sends hints, and does no work itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import datetime
+
+import structlog
+
+from actors.broker import make_broker
+from actors.hints import Hints
+from ops.clock import Clock, machine_now, parse_clock
+from ops.logs import set_up_logging
+from ops.settings import Settings
+from policies.errors import RollforwardError
+from storage.catalog.chains import chains_due
+from storage.catalog.database import Catalog
+from storage.catalog.folders import ask_for_rescan
+from watcher.pacing import Pacer
+from watcher.watching import Watcher
+
+_log = structlog.get_logger("lookout")
+
+
+class Scheduler:
+    """Says which chains are due. A tick reads those alone, however many there are.
+
+    Args:
+        catalog: knows when each chain is due.
+        clock: calendar time.
+        hints: where to say it.
+        pacer: holds back what was said a moment ago.
+    """
+
+    def __init__(self, catalog: Catalog, clock: Clock, hints: Hints, pacer: Pacer) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._hints = hints
+        self._pacer = pacer
+
+    def tick(self, machine_time: datetime) -> None:
+        """Name the chains that are due.
+
+        Args:
+            machine_time: real time, for the pace.
+
+        Raises:
+            CatalogError: the catalogue cannot be read.
+        """
+        with self._catalog.read() as session:
+            due = chains_due(session, self._clock())
+        for chain_id in due:
+            if self._pacer.may_say(chain_id, machine_time) and not self._hints.chain_due(chain_id):
+                self._pacer.forget(chain_id)
+                return  # no Redis at present: the next tick tries again
+
+
+def main() -> None:
+    """Watch and tick until SIGTERM or SIGINT."""
+    asked = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+    settings = Settings.from_environment(os.environ)
+    set_up_logging(settings.log_format)
+    if settings.redis_url is None:
+        raise SystemExit("the lookout needs REDIS_URL")
+    catalog = Catalog(settings.catalogue_url)
+    hints = Hints(make_broker(settings.redis_url, settings.namespace))
+    say_again = settings.seconds("hint_again_s")
+    watcher = Watcher(catalog, hints.folder_changed, say_again=say_again)
+    scheduler = Scheduler(catalog, parse_clock(settings.clock), hints, Pacer(say_again))
+    with catalog.write() as session:
+        ask_for_rescan(session, machine_now())
+    watcher.start()
+    _log.info("ready")
+    while True:
+        _tick(watcher, scheduler)
+        if signal.sigtimedwait(asked, settings.tick_s) is not None:
+            break
+    watcher.stop()
+    catalog.close()
+
+
+def _tick(watcher: Watcher, scheduler: Scheduler) -> None:
+    try:
+        watcher.tick(machine_now())
+        scheduler.tick(machine_now())
+    except RollforwardError as error:
+        _log.warning("tick failed, the next one tries again", reason=str(error))
+
+
+if __name__ == "__main__":
+    main()

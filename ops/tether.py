@@ -1,0 +1,39 @@
+"""Starting a program that dies when its parent does.
+
+    python -m ops.tether PARENT_PID PROGRAM ARGUMENT…
+
+asks the kernel to kill this process when its parent ends, however that ends, and becomes the program.
+Nothing else is imported here, so that it takes a few milliseconds only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Tie this process to its parent, then become the program."""
+    parent_pid, program, *arguments = sys.argv[1:]
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        sys.exit(f"tether: prctl: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != int(parent_pid):
+        sys.exit(0)  # the parent ended before we were tied to it
+    os.execvp(program, [program, *arguments])  # noqa: S606 - no shell is meant
+
+
+def tethered(*command: str) -> list[str]:
+    """Return the command line that starts a program tied to this process.
+
+    The tie is to the thread that starts it: start it from the main thread.
+    """
+    return [sys.executable, "-m", "ops.tether", str(os.getpid()), *command]
+
+
+if __name__ == "__main__":
+    main()

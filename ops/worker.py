@@ -1,0 +1,77 @@
+"""A worker process: takes hints from the queues and does what they are about.
+
+Each queue is consumed one message at a time, and there is a thread for each queue: so a long verification
+delays neither a scan nor a consolidation, and a killed worker loses one job of a kind at most.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from importlib.metadata import version
+from typing import Final
+
+import structlog
+from dramatiq import Worker
+
+from actors.broker import make_broker
+from actors.context import AgentContext, Pace
+from actors.hints import JOBS
+from actors.middleware import StopMiddleware
+from actors.registry import build_actors
+from actors.trying import Pulse
+from ops.clock import machine_now, parse_clock
+from ops.logs import set_up_logging
+from ops.settings import Settings
+from storage.catalog.database import Catalog
+
+_log = structlog.get_logger("worker")
+
+IDLE_POLL_MS: Final = 100
+"""An idle queue is looked at so often."""
+
+
+def main() -> None:
+    """Work until SIGTERM or SIGINT; then let go of what is under way and end."""
+    asked = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # before any thread: so that only sigwait gets them
+    settings = Settings.from_environment(os.environ)
+    set_up_logging(settings.log_format)
+    catalog = Catalog(settings.catalogue_url)
+    context = _make_context(settings, catalog)
+    if settings.redis_url is None:
+        raise SystemExit("a worker needs REDIS_URL")
+    broker = make_broker(settings.redis_url, settings.namespace, stop=StopMiddleware(context.stopping))
+    build_actors(broker, context)
+    worker = Worker(broker, worker_timeout=IDLE_POLL_MS, worker_threads=len(JOBS))
+    worker.queue_prefetch = 1  # a message waits in Redis, where others can take it, never behind a long job
+    worker.delay_prefetch = 1
+    pulse = Pulse(context)
+    pulse.start()
+    worker.start()
+    _log.info("ready")
+    signal.sigwait(asked)
+    worker.stop(timeout=int(settings.stop_s * 1000))
+    pulse.end()
+    catalog.close()
+
+
+def _make_context(settings: Settings, catalog: Catalog) -> AgentContext:
+    return AgentContext(
+        catalog=catalog,
+        clock=parse_clock(settings.clock),
+        machine_clock=machine_now,
+        engine_version=version("rollforward"),
+        pace=Pace(
+            settle_time=settings.seconds("settle_s"),
+            rescan_interval=settings.seconds("rescan_s"),
+            hint_again=settings.seconds("hint_again_s"),
+            lease_time=settings.seconds("lease_s"),
+        ),
+        stopping=threading.Event(),
+    )
+
+
+if __name__ == "__main__":
+    main()

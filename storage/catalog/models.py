@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, LargeBinary, String, UniqueConstraint
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Index, LargeBinary, String, UniqueConstraint
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON, TypeDecorator
@@ -69,6 +69,13 @@ class WorkKind(StrEnum):
 
     VERIFY = "verify"
     CONSOLIDATE = "consolidate"
+
+
+def _word(kind: type[StrEnum]) -> Enum:
+    """Return the column type of a word out of a few, stored as that word."""
+    return Enum(
+        kind, native_enum=False, length=24, values_callable=lambda words: [word.value for word in words]
+    )
 
 
 class Model(DeclarativeBase):
@@ -161,7 +168,7 @@ class Image(Model):
     folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id", ondelete="CASCADE"))
     chain_id: Mapped[int | None] = mapped_column(ForeignKey("chain.id", ondelete="SET NULL"), index=True)
     name: Mapped[str]
-    state: Mapped[ImageState] = mapped_column(String(16))
+    state: Mapped[ImageState] = mapped_column(_word(ImageState))
     reason: Mapped[str | None]
     stored_bytes: Mapped[int] = mapped_column(BigInteger)
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
@@ -211,7 +218,7 @@ class Attempt(Model):
     __table_args__ = (UniqueConstraint("kind", "subject", "engine_version"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[WorkKind] = mapped_column(String(16))
+    kind: Mapped[WorkKind] = mapped_column(_word(WorkKind))
     subject: Mapped[str]
     engine_version: Mapped[str]
     holder: Mapped[str | None] = mapped_column(index=True)
@@ -257,7 +264,7 @@ class Event(Model):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(index=True)
     recorded_at: Mapped[datetime]
-    kind: Mapped[EventKind] = mapped_column(String(24))
+    kind: Mapped[EventKind] = mapped_column(_word(EventKind))
     folder_id: Mapped[int | None]
     chain_id: Mapped[int | None]
     subject: Mapped[str]

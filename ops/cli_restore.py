@@ -101,5 +101,5 @@ def restore(
     files = f"{len(path)} images" if len(path) > 1 else "one image"
     when = chosen.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     click.echo(
-        f"{target}: point {chosen.number} of {chain.volume}, taken {when}, {size_words(done.volume_bytes)}, from {files}"
+        f"{target}: point {chosen.number} of {chain.volume} ({when}), {size_words(done.volume_bytes)}, from {files}"
     )

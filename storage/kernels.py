@@ -64,6 +64,12 @@ def low_bits(count: Int) -> np.uint64:
 
 
 @njit(nogil=True, cache=True)
+def _has(lo: np.uint64, hi: np.uint64, granule: int) -> bool:
+    word = lo if granule < 64 else hi
+    return bool((word >> np.uint64(granule & 63)) & np.uint64(1))
+
+
+@njit(nogil=True, cache=True)
 def granules_before(limit_bytes: Int, block: Int, granule_bytes: int) -> Int:
     """Count the granules of a block that begin before `limit_bytes`: 0 to 128."""
     whole = (np.int64(limit_bytes) + granule_bytes - 1) // granule_bytes - np.int64(block) * _GRANULES
@@ -185,14 +191,23 @@ def scatter_granules(
         block: uint8, 128 granules; the others stay as they are.
     """
     at = 0
-    for granule in range(_GRANULES):
-        bit = np.uint64(1) << np.uint64(granule & 63)
-        has, wants = (mask_lo, need_lo) if granule < 64 else (mask_hi, need_hi)
-        if has & bit:
-            if wants & bit:
-                to = granule * granule_bytes
-                block[to : to + granule_bytes] = packed[at : at + granule_bytes]
-            at += granule_bytes
+    granule = 0
+    while granule < _GRANULES:
+        if not _has(mask_lo, mask_hi, granule):
+            granule += 1
+            continue
+        wanted = _has(need_lo, need_hi, granule)
+        first = granule
+        while (
+            granule < _GRANULES
+            and _has(mask_lo, mask_hi, granule)
+            and _has(need_lo, need_hi, granule) == wanted
+        ):
+            granule += 1
+        size = (granule - first) * granule_bytes
+        if wanted:
+            block[first * granule_bytes : granule * granule_bytes] = packed[at : at + size]
+        at += size
 
 
 @njit(nogil=True, cache=True)
@@ -219,12 +234,17 @@ def gather_granules(block: U8, mask_lo: np.uint64, mask_hi: np.uint64, granule_b
         How many bytes were written to `packed`.
     """
     at = 0
-    for granule in range(_GRANULES):
-        has = mask_lo if granule < 64 else mask_hi
-        if has & (np.uint64(1) << np.uint64(granule & 63)):
-            start = granule * granule_bytes
-            packed[at : at + granule_bytes] = block[start : start + granule_bytes]
-            at += granule_bytes
+    granule = 0
+    while granule < _GRANULES:
+        first = granule
+        while granule < _GRANULES and _has(mask_lo, mask_hi, granule):
+            granule += 1
+        if granule == first:
+            granule += 1
+            continue
+        size = (granule - first) * granule_bytes
+        packed[at : at + size] = block[first * granule_bytes : granule * granule_bytes]
+        at += size
     return at
 
 

@@ -92,7 +92,8 @@ def _look(folder: Path, known: Mapping[str, tuple[FileStamp, ImageState]]) -> Se
 
 
 def _list_images(folder: Path) -> dict[str, FileStamp]:
-    stamps = {}
+    """List the image files of a folder, each volume's in the order of its points."""
+    stamps = []
     with os.scandir(folder) as entries:
         for entry in entries:
             name = parse_image_name(entry.name)
@@ -101,10 +102,11 @@ def _list_images(folder: Path) -> dict[str, FileStamp]:
             try:
                 if entry.is_file():
                     status = entry.stat()
-                    stamps[entry.name] = FileStamp(entry.name, status.st_size, status.st_mtime_ns)
+                    stamps.append((name, FileStamp(entry.name, status.st_size, status.st_mtime_ns)))
             except FileNotFoundError:
                 continue  # gone between listing and looking
-    return stamps
+    stamps.sort(key=lambda found: (found[0].volume, found[0].base, found[0].number or 0, found[1].name))
+    return {stamp.name: stamp for _, stamp in stamps}
 
 
 def _record(context: AgentContext, session: Session, folder: Folder, seen: Seen) -> list[int]:

@@ -1,0 +1,77 @@
+"""Consolidation of all incrementals, against qemu-img merging the same states.
+
+`qemu-img rebase` and `qemu-img commit` both give a right result, of uncompressed clusters either way; a merge by
+`qemu-img convert -B` is quick and wrong, since it takes nothing from below the newest overlay.
+"""
+
+from __future__ import annotations
+
+from bench.ground import Ground
+from bench.qemu import Clusters, CommitMerge, RebaseMerge, overlay_chain
+from bench.report import Goal, Row
+from bench.timing import Contender, Timing, take_turns
+from hsr.restore import restore
+from storage.consolidate import consolidate
+
+AT_LEAST = 10.0
+MIB = 1 << 20
+
+
+class OurMerge:
+    """All incrementals of our chain into one, every digest checked."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self.merged = ground.new_folder("consolidated") / "D_VOL-b001-cm.spi"
+
+    def prepare(self, _round: int) -> None:
+        """Take the last result away."""
+        self.merged.unlink(missing_ok=True)
+
+    def run(self, _round: int) -> None:
+        """Consolidate; the result is synced when this returns."""
+        consolidate(self._ground.chain[1:], self.merged)
+
+    def check(self) -> None:
+        """Restore the last state from the base and the result alone."""
+        restored = self.merged.with_suffix(".raw")
+        restore([self._ground.chain[0], self.merged], restored)
+        self._ground.must_be(restored, self._ground.history.last.number)
+        restored.unlink()
+
+
+def compare(ground: Ground) -> list[Row]:
+    """Measure consolidation.
+
+    Returns:
+        One row for each of qemu-img's ways and each kind of cluster.
+    """
+    ours = OurMerge(ground)
+    ours_name = f"consolidate {len(ground.chain) - 1}"
+    contenders = [Contender(ours_name, ours.run, ours.prepare, ours.check)]
+    commits: list[CommitMerge] = []
+    sizes: dict[str, RebaseMerge | CommitMerge] = {}
+    for clusters in Clusters:
+        chain = overlay_chain(ground, clusters)
+        rebase, commit = RebaseMerge(chain), CommitMerge(chain)
+        commits.append(commit)
+        for way, merge in (("rebase", rebase), ("commit", commit)):
+            name = f"qemu-img {way}, {clusters} overlays"
+            sizes[name] = merge
+            contenders.append(Contender(name, merge.run, merge.prepare, merge.check))
+    timings = take_turns(contenders, ground.rounds, ground.report)
+    stored = {name: merge.merged.stat().st_size // MIB for name, merge in sizes.items()}
+    own_stored = ours.merged.stat().st_size // MIB
+    for commit in commits:
+        commit.put_back()
+    return [_row(timings[ours_name], timings[name], own_stored, stored[name]) for name in sizes]
+
+
+def _row(ours: Timing, peer: Timing, own_mib: int, peer_mib: int) -> Row:
+    note = f"leaves {own_mib:,} MiB, checked against digests; {peer.name} leaves {peer_mib:,} MiB, unchecked"
+    if "commit" in peer.name and str(Clusters.PLAIN) in peer.name:
+        note += (
+            "; it neither reads nor writes compressed data, and writes into its oldest source: another job"
+        )
+        return Row("consolidate", ours, peer, note=note)
+    return Row("consolidate", ours, peer, Goal.TIMES_FASTER, AT_LEAST, note)

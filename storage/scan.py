@@ -1,0 +1,247 @@
+"""One pass over a volume: blocks are read and fingerprinted once, and what changed is coded as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from storage import kernels, layout
+from storage.codec import encode_frame
+from storage.digests import EMPTY_FRAME_DIGEST, Buffer, frame_digest
+from storage.fingerprints import Fingerprints
+from storage.header import ImageHeader
+from storage.image import Records
+from storage.overlay import Overlay
+from storage.pipeline import THREADS, BufferPool, Progress, ordered_map
+from storage.replay import BlockReader
+from storage.source import VolumeSource
+
+_BATCH_BYTES: Final = 4 << 20
+_AHEAD: Final = 2 * THREADS
+
+U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Consecutive blocks of the source, read into a buffer of the pool.
+
+    Attributes:
+        first_block: number of the first.
+        plain: uint8, shape (blocks, block bytes).
+        prints: their fingerprints.
+        changed: rows that are not known to be as they were.
+        buffer: to be given back to the pool.
+    """
+
+    first_block: int
+    plain: U8
+    prints: Fingerprints
+    changed: I64
+    buffer: U8
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Coded frames of some blocks: records without offsets, and the stored bytes."""
+
+    records: Records
+    stored: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _FrameMasks:
+    """Which granules the frames hold (lo, hi), and which granules of their blocks are not all zero."""
+
+    lo: U64
+    hi: U64
+    filled_lo: U64
+    filled_hi: U64
+
+    @property
+    def holds_data(self) -> npt.NDArray[np.bool_]:
+        """Whether each frame holds anything but zeros."""
+        holds: npt.NDArray[np.bool_] = ((self.lo & self.filled_lo) | (self.hi & self.filled_hi)) != 0
+        return holds
+
+    def part(self, rows: slice) -> _FrameMasks:
+        return _FrameMasks(self.lo[rows], self.hi[rows], self.filled_lo[rows], self.filled_hi[rows])
+
+
+class VolumeScan:
+    """One pass over a source. It is used for either of `whole` and `difference`, once.
+
+    Args:
+        source: the volume.
+        block_bytes: size of a block.
+        progress: told how many bytes were read.
+
+    Attributes:
+        prints: fingerprints of the source's blocks, complete when the pass is.
+    """
+
+    def __init__(self, source: VolumeSource, block_bytes: int, progress: Progress) -> None:
+        self._source = source
+        self._block_bytes = block_bytes
+        self._progress = progress
+        self._blocks = -(-source.size_bytes // block_bytes)
+        self._blocks_at_once = max(_BATCH_BYTES // block_bytes, 1)
+        self._buffers = BufferPool(_AHEAD, self._blocks_at_once * block_bytes)
+        self.prints: Fingerprints = np.zeros((self._blocks, layout.FRAME_DIGEST_BYTES), np.uint8)
+
+    def whole(self, header: ImageHeader) -> Iterator[Frames]:
+        """Yield everything but zeros, as frames of origin 0."""
+
+        def encode(first: int) -> tuple[Frames, _Batch]:
+            batch = self._read(first, None)
+            rows = batch.changed
+            lo, hi = _nonzero(batch.plain, header.granule_bytes)
+            masks = _FrameMasks(lo[rows], hi[rows], lo[rows], hi[rows])
+            return _encode(batch.first_block + rows, batch.plain, rows, masks, header.granule_bytes), batch
+
+        with closing(ordered_map(encode, self._stored_batches(), ahead=_AHEAD)) as results:
+            for frames, batch in results:
+                self._take(batch)
+                yield frames
+
+    def difference(self, header: ImageHeader, overlay: Overlay, before: Fingerprints) -> Iterator[Frames]:
+        """Yield the granules that differ from the overlay's end, as frames of origin 0."""
+        reader = BlockReader(overlay)
+        for blocks, plain in self._changed(before):
+            old = reader.read(blocks)
+            lo, hi = _masks(len(blocks))
+            words = header.granule_bytes // 8
+            kernels.changed_masks(plain.view(np.uint64), old.view(np.uint64), words, lo, hi)
+            _limit(lo, hi, blocks, header)
+            rows = np.flatnonzero((lo | hi) != 0)
+            if len(rows):
+                filled_lo, filled_hi = _nonzero(plain, header.granule_bytes)
+                masks = _FrameMasks(lo[rows], hi[rows], filled_lo[rows], filled_hi[rows])
+                yield from _encode_in_threads(blocks[rows], plain, rows, masks, header.granule_bytes)
+
+    def _changed(self, before: Fingerprints) -> Iterator[tuple[I64, U8]]:
+        """Yield (blocks, plain) of blocks whose fingerprints changed, some 4 MiB at a time."""
+        blocks: list[I64] = []
+        plains: list[U8] = []
+        held = 0
+        with closing(
+            ordered_map(lambda first: self._read(first, before), self._all_batches(), ahead=_AHEAD)
+        ) as batches:
+            for batch in batches:
+                if len(batch.changed):
+                    blocks.append(batch.first_block + batch.changed)
+                    plains.append(batch.plain[batch.changed])
+                    held += len(batch.changed)
+                self._take(batch)
+                if held >= self._blocks_at_once:
+                    yield np.concatenate(blocks), np.concatenate(plains)
+                    blocks, plains, held = [], [], 0
+        if held:
+            yield np.concatenate(blocks), np.concatenate(plains)
+
+    def _all_batches(self) -> Iterator[int]:
+        return iter(range(0, self._blocks, self._blocks_at_once))
+
+    def _stored_batches(self) -> Iterator[int]:
+        """First blocks of the batches that hold anything; holes of a sparse file are passed over."""
+        at = 0
+        step = self._blocks_at_once * self._block_bytes
+        while (at := self._source.next_stored(at)) < self._source.size_bytes:
+            yield at // step * self._blocks_at_once
+            at = (at // step + 1) * step
+
+    def _read(self, first: int, before: Fingerprints | None) -> _Batch:
+        """Read and fingerprint a batch; runs in a worker thread."""
+        size = min(
+            self._blocks_at_once * self._block_bytes, self._source.size_bytes - first * self._block_bytes
+        )
+        blocks = -(-size // self._block_bytes)
+        offset = first * self._block_bytes
+        buffer = self._buffers.take()
+        plain = buffer[: blocks * self._block_bytes].reshape(blocks, self._block_bytes)
+        prints = np.zeros((blocks, layout.FRAME_DIGEST_BYTES), np.uint8)
+        is_hole = self._source.next_stored(offset) >= offset + size
+        if not is_hole:
+            self._source.read_into(offset, buffer.data[:size])
+            buffer[size : plain.size] = 0
+            filled = np.flatnonzero(kernels.filled_blocks(plain.view(np.uint64)))
+            digests = [frame_digest(plain[row].data) for row in filled.tolist()]
+            prints[filled] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
+        known = np.zeros_like(prints)
+        if before is not None:
+            overlap = before[first : first + blocks]
+            known[: len(overlap)] = overlap
+        changed = np.flatnonzero((prints != known).any(axis=1))
+        if is_hole and len(changed):
+            plain[:] = 0
+        return _Batch(first, plain, prints, changed, buffer)
+
+    def _take(self, batch: _Batch) -> None:
+        self.prints[batch.first_block : batch.first_block + len(batch.prints)] = batch.prints
+        self._buffers.give(batch.buffer)
+        done = (batch.first_block + len(batch.prints)) * self._block_bytes
+        self._progress(min(done, self._source.size_bytes), self._source.size_bytes)
+
+
+def _masks(count: int) -> tuple[U64, U64]:
+    return np.empty(count, np.uint64), np.empty(count, np.uint64)
+
+
+def _nonzero(plain: U8, granule_bytes: int) -> tuple[U64, U64]:
+    lo, hi = _masks(len(plain))
+    kernels.nonzero_masks(plain.view(np.uint64), granule_bytes // 8, lo, hi)
+    return lo, hi
+
+
+def _limit(lo: U64, hi: U64, blocks: I64, header: ImageHeader) -> None:
+    """Take away the granules that lie beyond the volume's end."""
+    last = header.end.volume_bytes // header.block_bytes
+    for row in np.flatnonzero(blocks >= last).tolist():
+        granules = int(kernels.granules_before(header.end.volume_bytes, blocks[row], header.granule_bytes))
+        lo[row] &= kernels.low_bits(granules)
+        hi[row] &= kernels.low_bits(granules - 64)
+
+
+def _encode_in_threads(
+    blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, granule_bytes: int
+) -> Iterator[Frames]:
+    def encode(part: slice) -> Frames:
+        return _encode(blocks[part], plain, rows[part], masks.part(part), granule_bytes)
+
+    step = -(-len(blocks) // THREADS)
+    with closing(
+        ordered_map(encode, (slice(at, at + step) for at in range(0, len(blocks), step)))
+    ) as results:
+        yield from results
+
+
+def _encode(blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, granule_bytes: int) -> Frames:
+    """Code some rows of `plain` as frames of the given blocks."""
+    records = np.zeros(len(blocks), layout.RECORD)
+    records["block"], records["mask_lo"], records["mask_hi"] = blocks, masks.lo, masks.hi
+    packed = np.empty(plain.shape[1], np.uint8)
+    pieces: list[Buffer] = []
+    digests: list[bytes] = []
+    flags: list[int] = []
+    for at, has_data in enumerate(masks.holds_data.tolist()):
+        if not has_data:
+            flags.append(layout.FRAME_ZERO)
+            digests.append(EMPTY_FRAME_DIGEST)
+            pieces.append(b"")
+            continue
+        size = kernels.gather_granules(plain[rows[at]], masks.lo[at], masks.hi[at], granule_bytes, packed)
+        coding, stored = encode_frame(packed.data[:size])
+        flags.append(coding)
+        digests.append(frame_digest(stored))
+        pieces.append(stored)
+    records["flags"] = flags
+    records["length"] = [len(piece) for piece in pieces]
+    records["digest"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
+    return Frames(records, b"".join(pieces))

@@ -7,8 +7,9 @@ the fewest files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from policies.ancestry import Ancestry, trace_ancestry
 from policies.errors import ForkError, MissingPointError
@@ -126,34 +127,36 @@ def _why_not(
     for wanted in (upto,) if after is None else (after, upto):
         if wanted.id not in tree.points:
             return MissingPointError(f"no image of the chain names point {wanted.number}")
-    if after is not None and after.number >= upto.number:
+    if after is not None and (after.id == upto.id or after.number >= upto.number):
         return MissingPointError(f"point {after.number} does not come before point {upto.number}")
     line = tree.line_to(upto)
-    place = {point.id: index for index, point in enumerate(line)}
-    if after is not None and after.id not in place and _is_whole(tree, line):
+    on_line = {point.id for point in line}
+    if after is not None and after.id not in on_line and after.number in {point.number for point in line}:
         return ForkError(
             f"point {after.number} and point {upto.number} lie on different lines of ancestry",
             expected=f"a point on the line to point {upto.number}",
             actual=f"point {after.number} of {after.time.isoformat(sep=' ', timespec='seconds')}",
         )
-    reached = max((place[point] for point in tiled if point is not None and point in place), default=None)
+    reached = on_line.intersection(tiled)
+    if not reached and after is not None:
+        reached = {point.id for point in line if point.number < after.number}
     return _gap_error(line, reached, after)
 
 
-def _is_whole(tree: Ancestry, line: tuple[Point, ...]) -> bool:
-    """Tell whether a line goes back to the point where a base begins."""
-    return any(span.is_base and span.covers[0].id == line[0].id for span in tree.spans)
-
-
-def _gap_error(line: tuple[Point, ...], reached: int | None, after: Point | None) -> MissingPointError:
-    upto = line[-1]
+def _gap_error(
+    line: Sequence[Point], reached: Collection[PointId | None], after: Point | None
+) -> MissingPointError:
+    """Name the two known points of a line between which the way breaks off."""
+    before = None
+    for here, following in pairwise(line):
+        if here.id in reached:
+            before, behind = here, following
     origin = "nothing" if after is None else f"point {after.number}"
-    if reached is None:
-        first = f"nothing leads to point {line[0].number}" if after else "there is no base image"
-        return MissingPointError(f"no images lead from {origin} to point {upto.number}: {first}")
-    here, following = line[reached], line[reached + 1]
+    breach = f"no images lead from {origin} to point {line[-1].number}"
+    if before is None:
+        cause = "there is no base image" if after is None else f"nothing leads to point {line[0].number}"
+        return MissingPointError(f"{breach}: {cause}")
     return MissingPointError(
-        f"no images lead from {origin} to point {upto.number}: "
-        f"between point {here.number} and point {following.number} there is a gap",
-        hint=f"Bring back the image that leads from point {here.number} to point {following.number}.",
+        f"{breach}: between point {before.number} and point {behind.number} there is a gap",
+        hint=f"Bring back the image that leads from point {before.number} to point {behind.number}.",
     )

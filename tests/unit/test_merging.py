@@ -58,7 +58,9 @@ def test_spans_end_to_start(text, after, upto, sources, covers):
         ("b i1 i2", "1", "1", MissingPointError, "point 1 does not come before point 1"),
         ("b i1 i9? i8?", "1", "9", MissingPointError, "no image of the chain names point 9"),
         ("b i1 i9? i8?", "7", "9", MissingPointError, "no image of the chain names point 7"),
+        ("b i1 diff(0>3)", "1", "3", MissingPointError, "between point 0 and point 3"),  # a fork, or a gap
         ("b i1 i2 i3 i2' i3'", "2", "3'", ForkError, "different lines"),
+        ("b i1 i2 i3 i3' i2' i4'", "2'", "3", ForkError, "different lines"),
         ("b i1 i2 i3 i2' i3' i4'", "3", "4'", ForkError, "different lines"),
     ],
 )

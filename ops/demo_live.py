@@ -101,24 +101,31 @@ class LiveScreen:
 
     def _keep_day(self) -> None:
         if self._steps:
-            self._console.print(self._table())
+            self._console.print(Padding(self._table(), (1, 0, 0, 0)))
             self._steps.clear()
 
     def _redraw(self) -> None:
         grid = Table.grid()
         if self._steps:
-            grid.add_row(self._table())
+            grid.add_row(Padding(self._table(), (1, 0, 0, 0)))
         if self._doing:
             self._spinner.update(text=Text(self._doing, "dim"))
             grid.add_row(self._spinner)
         self._live.update(grid)
 
     def _table(self) -> Table:
-        table = Table(title=self._title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for heading in ("time", "image", "kind"):
-            table.add_column(heading, header_style="dim", no_wrap=True)
-        table.add_column("stored", header_style="dim", justify="right", no_wrap=True)
-        table.add_column("state", header_style="dim", no_wrap=True)
+        table = Table(
+            title=self._title,
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            padding=(0, 2, 0, 0),
+            pad_edge=False,
+        )
+        for heading, width in (("time", 5), ("image", 24)):
+            table.add_column(heading, header_style="dim", min_width=width, no_wrap=True)
+        table.add_column("stored", header_style="dim", min_width=9, justify="right", no_wrap=True)
+        table.add_column("state", header_style="dim", min_width=16, no_wrap=True)
         table.add_column("files", header_style="dim", overflow="ellipsis", no_wrap=True)
         for name, step in self._steps.items():
             state, seconds = self._states[name]
@@ -128,7 +135,6 @@ class LiveScreen:
             table.add_row(
                 f"{step.at:%H:%M}",
                 Text(name, style),
-                Text(step.kind, style),
                 size_words(step.stored_bytes),
                 shown,
                 Text(step.about, "dim"),

@@ -23,7 +23,7 @@ from storage.chain import Chain
 from storage.folder import chains, scan_folder
 from storage.writer import Published
 
-VOLUME: Final = "D_DEMO"
+VOLUME: Final = "DEMO"
 FIRST_DAY: Final = date(2026, 3, 2)
 BASE_HOUR: Final = 7
 CAPTURE_HOURS: Final = (9, 11, 13, 15, 17, 19)
@@ -88,11 +88,11 @@ class Story:
         day = FIRST_DAY + timedelta(days=index)
         self._screen.day(f"{day:%A} {day.day} {day:%B %Y}")
         if index == 0:
-            self._capture(agent, volume, self._at(day, BASE_HOUR), "the whole volume, zero blocks left out")
+            self._capture(agent, volume, self._at(day, BASE_HOUR), "the whole volume")
         for order, hour in enumerate(CAPTURE_HOURS, start=1):
             self._screen.say("files in the volume change", aside=True)
             change = volume.change(index * len(CAPTURE_HOURS) + order)
-            self._capture(agent, volume, self._at(day, hour), f"files: {change}")
+            self._capture(agent, volume, self._at(day, hour), str(change))
         self._screen.say("every image is read back from its medium", aside=True)
         self._wait_for(agent, self._all_verified, "verification")
         agent.clock.set(day_bounds(day, self._zone)[1] + timedelta(seconds=1))

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ops.show import print_json, progress_bar, size_words
+from policies.errors import FormatError
 from policies.points import Point
 from storage.chain import Chain, load_chain
 
@@ -16,6 +17,13 @@ def _choose(chain: Chain, number: int | None, at: datetime | None) -> Point:
     if number is not None:
         return chain.point(number)
     return chain.newest() if at is None else chain.point_at(at)
+
+
+def _show_way_round(error: FormatError, chain: Chain, point: Point) -> None:
+    """Where other images lead to the point too, say so in the error's hint."""
+    bad = Path(error.path or "").name
+    if bad in {image.path.name for image in chain.images} and chain.without({bad}).leads_to(point):
+        error.hint = f"Other images lead to point {point.number} too: say --without {bad!r}."
 
 
 class _Time(click.ParamType[datetime]):
@@ -38,6 +46,7 @@ class _Time(click.ParamType[datetime]):
     epilog="""\b
 Examples:
   rollforward restore /backup --volume DATA --to /tmp/data.raw
+  rollforward restore /backup --volume DATA --without DATA-b001-i005-cd.spi --to data.raw
   rollforward restore /backup --volume DATA --point 17 --to /dev/vg/data
   rollforward restore /backup --volume DATA --at "2026-11-20 08:00" --to data.raw --json
 """
@@ -56,6 +65,9 @@ Examples:
     help="A file to be made, or a block device.",
 )
 @click.option("--base", type=click.IntRange(min=1), help="Number of the base; the latest if not given.")
+@click.option(
+    "--without", multiple=True, metavar="FILE", help="Do not use this image; may be given several times."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the target, if it is an existing file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def restore(
@@ -65,6 +77,7 @@ def restore(
     at: datetime | None,
     target: Path,
     base: int | None,
+    without: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -77,11 +90,15 @@ def restore(
         raise click.UsageError("Give --point or --at, not both.")
     from hsr.restore import restore as restore_path
 
-    chain = load_chain(folder, volume, base)
+    chain = load_chain(folder, volume, base).without(without)
     chosen = _choose(chain, point, at)
     path = chain.path_to(chosen)
     with progress_bar(f"Restoring point {chosen.number}", quiet=as_json) as progress:
-        done = restore_path(path, target, overwrite=overwrite, progress=progress)
+        try:
+            done = restore_path(path, target, overwrite=overwrite, progress=progress)
+        except FormatError as error:
+            _show_way_round(error, chain, chosen)
+            raise
     if as_json:
         print_json(
             {

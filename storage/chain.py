@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,23 @@ class Chain:
     def unusable(self) -> tuple[FoundImage, ...]:
         """Images that are bad at first sight."""
         return tuple(image for image in self.images if not image.usable)
+
+    def without(self, names: Collection[str]) -> Chain:
+        """Return the chain as it would be without some files.
+
+        Raises:
+            ConfigurationError: one of them is no image of the chain.
+        """
+        strange = sorted(set(names) - {image.path.name for image in self.images})
+        if strange:
+            raise ConfigurationError(
+                f"holds no image {strange[0]!r} of {self.volume!r}", path=str(self.folder)
+            )
+        return replace(self, images=tuple(image for image in self.images if image.path.name not in names))
+
+    def leads_to(self, point: Point) -> bool:
+        """Tell whether a gapless way leads to a point."""
+        return shortest_path(self.spans, point.id) is not None
 
     def point(self, number: int) -> Point:
         """Return the point of a number.

@@ -1,0 +1,165 @@
+"""A bed for checks of any size: a volume's history, a folder of its images, and the command that handles them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.command import Command, Ran, in_this_process
+from tests.commands import sha256_of
+from tests.history import History
+
+VOLUME = "D_VOL"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bed:
+    """What a check works with.
+
+    Attributes:
+        folder: an empty folder to work in.
+        history: the volume.
+        per_day: how many states make a day.
+        per_week: how many states make a week; a multiple of `per_day`.
+        command: how `rollforward` is run.
+    """
+
+    folder: Path
+    history: History
+    per_day: int
+    per_week: int
+    command: Command = in_this_process
+    _numbers: itertools.count[int] = dataclasses.field(default_factory=itertools.count)
+
+    @property
+    def last(self) -> int:
+        """Number of the newest state."""
+        return self.history.last.number
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of all states."""
+        return range(self.last + 1)
+
+    @functools.cached_property
+    def chain(self) -> Path:
+        """A folder with the base and an incremental for every state, as captured; never to be changed."""
+        folder = self.new_folder("chain")
+        replay = self.history.replay(self.folder / "captured.raw")
+        for number in self.numbers:
+            replay.roll_to(number)
+            self.must("capture", replay.path, "--into", folder, "--volume", VOLUME)
+        replay.path.unlink()
+        return folder
+
+    def must(self, *arguments: str | Path) -> Ran:
+        """Run `rollforward … --json`, which has to succeed."""
+        ran = self.command(*arguments, "--json")
+        assert ran.code == 0, str(ran)
+        return ran
+
+    def new_folder(self, name: str = "folder") -> Path:
+        """Make an empty folder."""
+        folder = self.folder / f"{name}-{next(self._numbers)}"
+        folder.mkdir()
+        return folder
+
+    def linked(self, source: Path, names: Iterable[str] | None = None) -> Path:
+        """Make a folder with links to the named images of another (all without names), and to what it remembers.
+
+        Images never change, so a link is as good as a copy: removing it leaves the other.
+        """
+        folder = self.new_folder()
+        for path in sorted(source.iterdir()) if names is None else [source / name for name in names]:
+            if path.is_file():
+                os.link(path, folder / path.name)
+        if (source / ".rollforward").exists():
+            shutil.copytree(source / ".rollforward", folder / ".rollforward")
+        return folder
+
+    def consolidate(self, folder: Path, after: int, upto: int, tier: str) -> Path:
+        """Roll up; return the new image."""
+        steps = ("--after", str(after), "--upto", str(upto), "--tier", tier)
+        (made,) = self.must("consolidate", folder, "--volume", VOLUME, *steps).objects
+        return Path(made["path"])
+
+    def make_full(self, folder: Path, upto: int) -> Path:
+        """Make a synthetic full; return it."""
+        (made,) = self.must("consolidate", folder, "--volume", VOLUME, "--upto", str(upto), "--full").objects
+        return Path(made["path"])
+
+    def roll_up(self, folder: Path, tier: str) -> list[Path]:
+        """Roll a folder up by days, weeks or into one month, whatever images serve; return the new images."""
+        step = {"daily": self.per_day, "weekly": self.per_week, "monthly": self.last}[tier]
+        ends = [*range(step, self.last, step), self.last]
+        return [
+            self.consolidate(folder, after, upto, tier) for after, upto in zip([0, *ends], ends, strict=False)
+        ]
+
+    def restore(self, folder: Path, number: int) -> Path:
+        """Restore a point to a new file and return that."""
+        target = self.folder / f"restored-{next(self._numbers)}.raw"
+        self.must("restore", folder, "--volume", VOLUME, "--point", str(number), "--to", target)
+        return target
+
+    def must_restore(self, folder: Path, numbers: Iterable[int]) -> int:
+        """Restore points and compare each with the volume; return how many."""
+        count = 0
+        for number in numbers:
+            target = self.restore(folder, number)
+            self.must_be(target, number)
+            target.unlink()
+            count += 1
+        return count
+
+    def must_be(self, path: Path, number: int) -> None:
+        """Compare a raw file with a state of the volume: size and SHA-256."""
+        state = self.history.states[number]
+        assert path.stat().st_size == state.volume_bytes, f"{path} has not the size of state {number}"
+        assert sha256_of(path) == state.sha256, f"{path} is not state {number}"
+
+    def must_refuse(self, folder: Path, numbers: Iterable[int]) -> int:
+        """Ask for points that no image leads to: a chain error, and no file; return how many."""
+        count = 0
+        for number in numbers:
+            target = self.folder / "refused.raw"
+            ran = self.command("restore", folder, "--volume", VOLUME, "--point", str(number), "--to", target)
+            assert ran.code == 4, str(ran)
+            assert "no gapless way" in ran.errors, str(ran)
+            assert not target.exists()
+            count += 1
+        return count
+
+    def must_verify(self, *paths: Path, deep: bool = False) -> int:
+        """Verify images or folders, which have to be good; return how many images that were."""
+        ran = self.must("verify", *paths, *(["--deep"] if deep else []))
+        assert all(found["status"] == "good" for found in ran.objects), str(ran)
+        return len(ran.objects)
+
+
+def names_of(paths: Iterable[Path]) -> list[str]:
+    """The names of files."""
+    return [path.name for path in paths]
+
+
+def image_names(folder: Path) -> list[str]:
+    """The names of a folder's images, sorted by the number of the point that they lead to."""
+    names = (path.name for path in folder.iterdir() if path.suffix in {".spf", ".spi"})
+    return sorted(names, key=lambda name: (number_in(name), name))
+
+
+def number_in(name: str) -> int:
+    """The number of the point that an image leads to, as its name says."""
+    found = re.search(r"-i(\d+)", name)
+    return int(found.group(1)) if found else 0
+
+
+def partial_files(folder: Path) -> list[Path]:
+    """What interrupted writers left in a folder."""
+    return list(folder.rglob("*.rf-partial"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -23,6 +23,8 @@ from storage.digests import digest_of
 from storage.stored_file import StoredFile
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_END: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""Times from here on are refused: near the calendar's end, no time zone could show them."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SIGNED_BYTES: Final = layout.HEADER.itemsize - layout.DIGEST_BYTES
 
@@ -196,6 +198,7 @@ def decode_header(section: bytes, path: str) -> ImageHeader:
     _check_geometry(granule_bytes, int(head["block_bytes"]), path)
     table = np.frombuffer(points, layout.POINT)
     start, covers = _decode_points(table, bool(int(head["flags"]) & layout.HEADER_BASE), path)
+    _check_sizes((*covers, start or covers[0]), int(head["block_bytes"]), path)
     header = ImageHeader(
         chain_id=head["chain_id"].tobytes(),
         granule_bytes=granule_bytes,
@@ -246,19 +249,30 @@ def _decode_points(table: np.ndarray, is_base: bool, path: str) -> tuple[Point |
 
 
 def _decode_point(row: np.void, path: str) -> Point:
-    try:
-        time = _EPOCH + timedelta(microseconds=int(row["time_us"]))
-    except OverflowError:
-        raise FormatError("the time of a point is out of range", path=path, offset=256) from None
-    size = int(row["volume_bytes"])
-    if size > 1 << 62:
-        raise FormatError("the volume size of a point is out of range", path=path, offset=256, actual=size)
-    return Point(PointId(row["id"].tobytes()), int(row["number"]), time, size)
+    time_us = int(row["time_us"])
+    if not 0 <= time_us < (_TIME_END - _EPOCH) // _MICROSECOND:
+        raise FormatError("the time of a point is out of range", path=path, offset=256, actual=time_us)
+    time = _EPOCH + timedelta(microseconds=time_us)
+    return Point(PointId(row["id"].tobytes()), int(row["number"]), time, int(row["volume_bytes"]))
+
+
+def _check_sizes(points: Iterable[Point], block_bytes: int, path: str) -> None:
+    largest = layout.MAX_BLOCKS * block_bytes
+    for point in points:
+        if point.volume_bytes > largest:
+            raise FormatError(
+                "the volume size of a point is out of range",
+                path=path,
+                offset=256,
+                expected=f"at most {largest}",
+                actual=point.volume_bytes,
+            )
 
 
 def _decode_metadata(packed: bytes, path: str) -> Mapping[str, object]:
     try:
-        metadata = json.loads(packed)
+        metadata = json.loads(packed.decode())
+        json.dumps(metadata, ensure_ascii=False).encode()  # JSON can name half a character; UTF-8 cannot
     except (ValueError, RecursionError):
         raise FormatError("the metadata is not JSON", path=path) from None
     if not isinstance(metadata, dict):

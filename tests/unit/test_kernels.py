@@ -107,7 +107,8 @@ def test_a_wrong_index_is_judged_as_by_the_twin(index, data):
             st.sampled_from(["block", "origin", "offset", "length", "flags", "mask_lo", "mask_hi"])
         )
         wide = WORDS if records.dtype[name].itemsize == 8 else st.integers(0, 2**32 - 1)
-        near = st.integers(-2, 2).map(lambda step: max(int(records[name][row]) + step, 0))
+        value = int(records[name][row])
+        near = st.integers(max(value - 2, 0), value + 2)
         top = 2 ** (8 * records.dtype[name].itemsize) - 1
         records[name][row] = min(data.draw(st.one_of(HOSTILE, near, wide)), top)
     if data.draw(st.booleans()):

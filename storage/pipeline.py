@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import queue
 from collections import deque
@@ -60,14 +61,14 @@ class BufferPool:
 
     Args:
         count: how many.
-        size_bytes: size of each; they start on a page boundary.
+        size_bytes: size of each; they start on a page boundary, as direct I/O wants it.
     """
 
     def __init__(self, count: int, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self._free: queue.SimpleQueue[npt.NDArray[np.uint8]] = queue.SimpleQueue()
         for _ in range(count):
-            self._free.put(np.empty(size_bytes, np.uint8))
+            self._free.put(np.frombuffer(mmap.mmap(-1, size_bytes), np.uint8))
 
     def take(self) -> npt.NDArray[np.uint8]:
         """Return a free buffer: uint8, `size_bytes` long, contents undefined."""

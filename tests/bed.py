@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.command import Command, Ran, in_this_process
 from tests.commands import sha256_of
-from tests.history import History
+from tests.history import GIB, History
 
 VOLUME = "D_VOL"
 
@@ -143,9 +145,13 @@ class Bed:
         return len(ran.objects)
 
 
-def names_of(paths: Iterable[Path]) -> list[str]:
-    """The names of files."""
-    return [path.name for path in paths]
+@contextlib.contextmanager
+def quick_folder() -> Iterator[Path]:
+    """Give a folder for a small bed, in memory where there is room: small checks sync thousands of files."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2 * GIB
+    with tempfile.TemporaryDirectory(prefix="rollforward-bed-", dir=memory if roomy else None) as folder:
+        yield Path(folder)
 
 
 def image_names(folder: Path) -> list[str]:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.bed import Bed
+from tests.bed import Bed, quick_folder
 from tests.checks import exactness
 from tests.history import MIB, history_folder, shrink_and_grow, small_history
 from tests.loop import needs_root
 
 
 @pytest.fixture(scope="module")
-def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Bed:
-    return Bed(tmp_path_factory.mktemp("bed"), small_history(), per_day=2, per_week=4)
+def lived_in() -> Iterator[Bed]:
+    with quick_folder() as folder:
+        yield Bed(folder, small_history(), per_day=2, per_week=4)
 
 
 @pytest.fixture(scope="module")
-def resized(tmp_path_factory: pytest.TempPathFactory) -> Bed:
+def resized() -> Iterator[Bed]:
     history = shrink_and_grow(history_folder(), 24 * MIB, seed=1)
-    return Bed(tmp_path_factory.mktemp("bed"), history, per_day=2, per_week=4)
+    with quick_folder() as folder:
+        yield Bed(folder, history, per_day=2, per_week=4)
 
 
 CHECKS = (

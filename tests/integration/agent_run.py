@@ -1,0 +1,211 @@
+"""An agent under test: real processes, a real Redis on its own socket, real files, and a clock moved by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+from sqlalchemy import select
+
+from ops.clock import FileClock
+from storage.catalog import Attempt, Catalog, Chain, Event, EventKind, Folder, Image, ImageState, sqlite_url
+
+PATIENCE_S = 40.0
+"""A condition that takes longer is taken as failed; far more than any takes on a busy machine."""
+
+SETTLE_S = 1.0
+_PACE = {
+    "ROLLFORWARD_TICK_S": "0.1",
+    "ROLLFORWARD_SETTLE_S": str(SETTLE_S),
+    "ROLLFORWARD_RESCAN_S": "1",
+    "ROLLFORWARD_HINT_AGAIN_S": "0.5",
+    "ROLLFORWARD_LEASE_S": "4",
+    "ROLLFORWARD_STOP_S": "5",
+}
+
+
+def wait_for(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Wait until a condition holds; fail with `what` if it does not in time."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience_s:.0f} s in vain for {what}")
+        time.sleep(0.01)
+
+
+class AgentRun:
+    """Runs `rollforward up` on one folder. A context manager that stops it and checks that nothing is left.
+
+    Args:
+        work_dir: where its state, its log and its folder go.
+        environment: further variables.
+    """
+
+    def __init__(self, work_dir: Path, environment: dict[str, str] | None = None) -> None:
+        self.work_dir = work_dir
+        self.folder = work_dir / "images"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.state_dir = work_dir / "state"
+        self.log = work_dir / "agent.log"
+        self.clock = FileClock(work_dir / "now")
+        self.clock.set(datetime(2026, 3, 2, 6, tzinfo=UTC))
+        self._environment = environment or {}
+        self._log_from = 0
+        self.running: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("ROLLFORWARD_", "REDIS_"))
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "ops",
+            "up",
+            "--state",
+            str(self.state_dir),
+            "--folder",
+            str(self.folder),
+        ]
+        self._log_from = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self.running = subprocess.Popen(
+                [*command, "--clock", str(self.clock), "--time-zone", "Europe/Berlin", "--json"],
+                env=kept | _PACE | self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def wait_until_ready(self) -> Self:
+        wait_for(lambda: len(self.log_events("ready")) >= 2, "worker and lookout")
+        return self
+
+    def stop(self) -> int:
+        """Ask it to stop; return its exit status."""
+        assert self.running is not None
+        self.running.send_signal(signal.SIGTERM)
+        return self.running.wait(PATIENCE_S)
+
+    def kill(self) -> None:
+        """Kill its main process with -9."""
+        assert self.running is not None
+        self.running.kill()
+        self.running.wait()
+
+    def __enter__(self) -> Self:
+        return self.start().wait_until_ready()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.running is not None and self.running.poll() is None:
+            self.stop()
+        if kind is not None:
+            print(self.log.read_text())
+        wait_for(lambda: not self.processes(), "the end of all processes")
+
+    # --- what is running
+
+    def processes(self) -> dict[int, str]:
+        """Return the living processes that belong to this run, by pid: known by their state directory."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                environment = (entry / "environ").read_bytes()
+                dead = (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+            except (OSError, UnicodeDecodeError):
+                continue
+            ours = (
+                str(self.state_dir) in line or f"ROLLFORWARD_STATE={self.state_dir}".encode() in environment
+            )
+            if ours and not dead:
+                found[int(entry.name)] = line
+        return found
+
+    def pid_of(self, word: str) -> int:
+        """Return the pid of the one child whose command line holds a word (ops.worker, ops.lookout, server)."""
+        wait_for(lambda: any(word in line for line in self.processes().values()), word)
+        return next(pid for pid, line in self.processes().items() if word in line)
+
+    def kill_child(self, word: str) -> int:
+        """Kill a child with -9; return the pid that it had."""
+        pid = self.pid_of(word)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def log_lines(self) -> list[dict[str, object]]:
+        """Return what was logged since the last start."""
+        if not self.log.exists():
+            return []
+        lines = []
+        for line in self.log.read_bytes()[self._log_from :].decode().splitlines():
+            if line.startswith("{") and line.endswith("}"):
+                lines.append(json.loads(line))
+        return lines
+
+    def log_events(self, event: str) -> list[dict[str, object]]:
+        return [line for line in self.log_lines() if line.get("event") == event]
+
+    def redis(self) -> redis.Redis:
+        """Return a client of the agent's own Redis."""
+        return redis.Redis(unix_socket_path=str(self.state_dir / "redis.sock"))
+
+    # --- what it knows
+
+    @contextmanager
+    def catalog(self) -> Iterator[Catalog]:
+        catalog = Catalog(sqlite_url(self.state_dir / "catalogue.sqlite"))
+        try:
+            yield catalog
+        finally:
+            catalog.close()
+
+    def images(self) -> dict[str, Image]:
+        if not (self.state_dir / "catalogue.sqlite").exists():
+            return {}
+        with self.catalog() as catalog, catalog.read() as session:
+            return {image.name: image for image in session.scalars(select(Image))}
+
+    def states(self) -> dict[str, ImageState]:
+        return {name: image.state for name, image in self.images().items()}
+
+    def is_good(self, *names: str) -> bool:
+        states = self.states()
+        return all(states.get(name) is ImageState.GOOD for name in names)
+
+    def events(self, kind: EventKind, subject: str | None = None) -> list[Event]:
+        with self.catalog() as catalog, catalog.read() as session:
+            query = select(Event).where(Event.kind == kind).order_by(Event.id)
+            return [event for event in session.scalars(query) if subject in (None, event.subject)]
+
+    def chains(self) -> list[Chain]:
+        with self.catalog() as catalog, catalog.read() as session:
+            return list(session.scalars(select(Chain)))
+
+    def attempts(self) -> list[Attempt]:
+        with self.catalog() as catalog, catalog.read() as session:
+            return list(session.scalars(select(Attempt)))
+
+    def folders(self) -> list[Folder]:
+        with self.catalog() as catalog, catalog.read() as session:
+            return list(session.scalars(select(Folder)))
+
+    def wait_good(self, *names: str) -> None:
+        wait_for(lambda: self.is_good(*names), f"{', '.join(names)} to be good, not {self.states()}")

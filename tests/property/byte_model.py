@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from policies.points import Point, PointId, Span
 
@@ -35,6 +36,12 @@ class State:
     def disk(self) -> bytes:
         """The state as it looks on a disk: beyond the volume's end, zero."""
         return self.content.ljust(DISK_BYTES, b"\0")
+
+
+def state_of(letter: bytes, number: int, content: bytes) -> State:
+    """Make a state for a test that tells a story."""
+    time = datetime(2026, 3, 2, number, tzinfo=UTC)
+    return State(Point(PointId(letter * 16), number, time, len(content)), content)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.points import Point, PointId
 from tests.property.byte_model import (
     DISK_BYTES,
     Image,
-    State,
     apply,
     capture,
     merge,
     mixture,
+    state_of,
     torn,
     without_hidden,
     writes,
@@ -54,16 +51,11 @@ def test_what_is_torn_is_repaired_by_the_same_span_or_a_wider_one(world, data):
                 assert all(apply(other, disk) == end for disk in left)
 
 
-def state(name: bytes, number: int, content: bytes) -> State:
-    time = datetime(2026, 3, 2, number, tzinfo=UTC)
-    return State(Point(PointId(name * 16), number, time, len(content)), content)
-
-
 def test_a_value_from_before_the_volume_shrank_does_not_come_back():
-    before = state(b"a", 0, b"\1" * 24)
-    full = state(b"b", 1, b"\2" * 24)
-    small = state(b"c", 2, b"\2" * 11)
-    grown = state(b"d", 3, b"\2" * 11 + bytes(13))
+    before = state_of(b"a", 0, b"\1" * 24)
+    full = state_of(b"b", 1, b"\2" * 24)
+    small = state_of(b"c", 2, b"\2" * 11)
+    grown = state_of(b"d", 3, b"\2" * 11 + bytes(13))
     line = [capture(before, full, "i1"), capture(full, small, "i2"), capture(small, grown, "i3")]
     merged = merge(line, "c")
     assert merged.span.zero_from_bytes == 11
@@ -76,7 +68,7 @@ def test_a_value_from_before_the_volume_shrank_does_not_come_back():
 
 
 def test_a_base_that_was_torn_is_repaired_by_no_incremental():
-    first, second = state(b"a", 0, b"\1" * 24), state(b"b", 1, b"\1" * 23 + b"\2")
+    first, second = state_of(b"a", 0, b"\1" * 24), state_of(b"b", 1, b"\1" * 23 + b"\2")
     base = merge([capture(None, first, "b"), capture(first, second, "i1")], "full")
     zeroed = list(writes(base, first.disk))[1]
     assert zeroed == bytes(DISK_BYTES)

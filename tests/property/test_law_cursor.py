@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.cursor import Cursor, next_span, roll_on_path, usable
-from tests.property.byte_model import DISK_BYTES, apply, apply_path, torn, writes
+from tests.property.byte_model import DISK_BYTES, apply, apply_path, capture, merge, state_of, torn, writes
 from tests.property.worlds import CHOICES, World, worlds
 
 
@@ -62,3 +62,21 @@ def test_every_tear_from_every_point(world, data):
             wide = Cursor.closed(state.point).widened(image.span)
             for left in [*writes(image, state.disk), torn(image, state.disk, choices)]:
                 check_disk(world, left, wide)
+
+
+def test_holding_both_ends_of_a_tear_is_not_enough():
+    """While the volume was small, what lay beyond its end was zero: a torn disk may show that, and only that."""
+    full, small, again = (
+        state_of(b"a", 0, b"\1" * 24),
+        state_of(b"b", 1, b"\1" * 11),
+        state_of(b"c", 2, b"\1" * 24),
+    )
+    merged = merge([capture(full, small, "i1"), capture(small, again, "i2")], "c")
+    leap = capture(full, again, "d")
+    left = list(writes(merged, full.disk))[1]
+    assert apply(leap, left) != again.disk
+    wide = Cursor.closed(full.point).widened(merged.span)
+    assert wide.points == (full.point, small.point, again.point)
+    assert leap.span.holds(full.point.id, again.point.id)
+    assert not usable(wide, leap.span)
+    assert apply(merged, left) == again.disk

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.ancestry import trace_ancestry
 from policies.reach import gaps, path_beginning_with, reachable, shortest_path, ways_from_nothing
 from tests.property.byte_model import apply_path
 from tests.property.worlds import CHOICES, marked_spans, worlds
@@ -100,8 +101,22 @@ def test_a_gap_is_where_a_line_begins_that_nothing_leads_to(world, data):
             and (span.is_base or span.held_ids - {span.end.id} & restorable)
             for span in spans
         )
-    mended = {gap.missing.id for gap in found}
-    told = world.tell_tale()
-    for point in list(mended):
-        mended |= set(told.fewest_files(told.standing([point]), [span.name for span in spans]))
-    assert all(span.start.id in mended for span in spans if span.name in stranded), "each is explained"
+    begins = {gap.missing.id: behind(spans, gap.missing.id) for gap in found}
+    explained = set().union(*begins.values())
+    assert all(span.start.id in explained for span in spans if span.name in stranded)
+    for gap in found:
+        others = [begins[other.missing.id] for other in found if other != gap]
+        assert all(gap.missing.id not in points for points in others), "one gap does not explain another"
+    tree = trace_ancestry(spans)
+    for gap in found:
+        ancestors = [point for point in tree.line_to(gap.missing) if point.id in restorable]
+        if ancestors:
+            assert gap.after == ancestors[-1]
+
+
+def behind(spans, point):
+    """Give a point and all that spans lead to from it, each beginning where the one before ends."""
+    points = {point}
+    for _ in spans:
+        points |= {span.end.id for span in spans if span.start and span.start.id in points}
+    return points

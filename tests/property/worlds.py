@@ -33,14 +33,21 @@ class World:
     Attributes:
         states: the states, parents before children.
         parents: the index of each state's parent; None for the first.
-        images: the images.
-        recipes: how each image came about.
+        made: all images that ever were.
+        recipes: how each of them came about.
+        lost: indexes of those that are no longer there.
     """
 
     states: tuple[State, ...]
     parents: tuple[int | None, ...]
-    images: tuple[Image, ...]
-    recipes: tuple[Recipe, ...]
+    made: tuple[Image, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+    lost: frozenset[int] = frozenset()
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images that are there."""
+        return tuple(image for index, image in enumerate(self.made) if index not in self.lost)
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -85,12 +92,12 @@ class World:
                 ones = (ones & ~holds[source]) | sets[source]
             holds.append(held)
             sets.append(ones)
-        names = [image.span.name for image in self.images]
+        names = [image.span.name for image in self.made]
         return TellTale(
             states=states,
             holds=dict(zip(names, holds, strict=True)),
             sets=dict(zip(names, sets, strict=True)),
-            spans={image.span.name: image.span for image in self.images},
+            spans={image.span.name: image.span for image in self.made},
             every=every,
         )
 
@@ -101,31 +108,47 @@ def worlds(draw: st.DrawFn, *, gaps: bool = True, merges_max: int = 4, days: boo
 
     Args:
         draw: what Hypothesis draws with.
-        gaps: whether images may be missing.
+        gaps: whether images may be lost, once they have served.
         merges_max: how many merged images there may be.
         days: whether points lie many hours apart, so that their days differ.
     """
     states, parents = _draw_states(draw, days)
-    world = World(states, parents, (), ())
+    world = World(states, parents)
     images: list[Image] = []
     recipes: list[Recipe] = []
     for index, parent in enumerate(parents):
-        if not gaps or not _rarely(draw, 6):
-            images.append(_draw_capture(draw, states, parent, index, f"i{index}"))
-            recipes.append(Recipe(points=(parent, index)))
+        images.append(_draw_capture(draw, states, parent, index, f"i{index}"))
+        recipes.append(Recipe(points=(parent, index)))
+    _merge_some(draw, images, recipes, merges_max)
     for number in range(draw(st.integers(0, 2))):
-        newer = draw(st.integers(0, len(states) - 1))
-        older = draw(st.sampled_from(world.line_to(newer)))
+        older, newer = _draw_leap(draw, world, images)
         if older != newer:
             images.append(_draw_capture(draw, states, older, newer, f"d{number}"))
             recipes.append(Recipe(points=(older, newer)))
-    for number in range(draw(st.integers(0, merges_max))):
+        _merge_some(draw, images, recipes, merges_max)
+    lost = draw(st.frozensets(st.integers(0, len(images) - 1), max_size=len(images) // 2)) if gaps else ()
+    return World(states, parents, tuple(images), tuple(recipes), frozenset(lost))
+
+
+def _draw_leap(draw: st.DrawFn, world: World, images: Sequence[Image]) -> tuple[int, int]:
+    """Draw what a differential leads from and to, by index: often what a merged image leads from and to."""
+    merged = [image.span for image in images if image.span.start and len(image.span.covers) > 1]
+    if merged and draw(st.booleans()):
+        span = draw(st.sampled_from(merged))
+        points = [state.point for state in world.states]
+        assert span.start is not None
+        return points.index(span.start), points.index(span.end)
+    newer = draw(st.integers(0, len(world.states) - 1))
+    return draw(st.sampled_from(world.line_to(newer))), newer
+
+
+def _merge_some(draw: st.DrawFn, images: list[Image], recipes: list[Recipe], merges_max: int) -> None:
+    for _ in range(draw(st.integers(0, merges_max // 2))):
         pairs = adjacent_pairs(images)
         if pairs:
             first, second = draw(st.sampled_from(pairs))
-            images.append(merge([images[first], images[second]], f"c{number}"))
+            images.append(merge([images[first], images[second]], f"c{len(images)}"))
             recipes.append(Recipe(sources=(first, second)))
-    return World(states, parents, tuple(images), tuple(recipes))
 
 
 def adjacent_pairs(images: Sequence[Image]) -> list[tuple[int, int]]:

@@ -40,6 +40,7 @@ def test_blank_closed_and_torn():
         ("4", "cd(1-5)", {"2": 500, "3": 500}, "2 4 5"),
         ("0", "cd(1-5)", {"5": 500}, "0 5"),
         ("0", "cd(1-5)", {"0": 500}, "0 5"),
+        ("3", "cd(1-5)", {"0": 500}, "0 3 5"),
         # a base clears everything, which no point's value need be
         ("", "full(0-5)", {}, ""),
         ("3", "full(0-5)", {}, ""),

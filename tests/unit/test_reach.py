@@ -42,6 +42,8 @@ PATHS = [
     ("b i1 i2 i3 i4 cd(2-4)", "4", "b i1 cd(2-4)"),
     ("b i1 i2 i3 i4 cd(1-3) cd(2-4)", "4", "b i1 cd(2-4)"),  # cd(1-3) i4 is as long; its files are larger
     ("b i1 cd(1-2) cd(2-3)", "3", "b i1 cd(2-3)"),
+    ("b cd(1-2) cw(2-5)", "5", "b cd(1-2) cw(2-5)"),  # applied at point 2, which it covers
+    ("b cd(1-2) cw(2-5) cm(4-9)", "9", "b cd(1-2) cw(2-5) cm(4-9)"),
     ("b diff(0>5) i6", "6", "b diff(0>5) i6"),
     ("full(0-4) b i1", "1", "b i1"),
     ("full(0-4) i5", "5", "full(0-4) i5"),
@@ -90,6 +92,8 @@ def test_equally_long_ways_are_told_apart_by_bytes_and_then_by_name():
     assert path(chain("b i1:50 cd(1-1):40 i2"), "2") == names("b", "cd(1-1)", "i2")
     assert path(chain("b i1:40 cd(1-1):40 i2"), "2") == names("b", "cd(1-1)", "i2")
     assert path(chain("b i1:39 cd(1-1):40 i2"), "2") == names("b", "i1", "i2")
+    assert path(chain("b:10 i1:5 full(0-2):12 cw(1-4):9"), "4") == names("b", "cw(1-4)")
+    assert path(chain("b cd(1-1):9 i2:2 cd(1-2):10 i1:7 cw(2-5)"), "5") == names("b", "i1", "cw(2-5)")
 
 
 def test_the_order_of_spans_does_not_matter():

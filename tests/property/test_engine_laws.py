@@ -1,0 +1,76 @@
+"""The engine itself, held to the byte model: real images, captured, merged, thinned out and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hsr.restore import restore
+from policies.points import Span
+from policies.reach import shortest_path
+from storage.capture import capture
+from storage.consolidate import consolidate
+from storage.folder import scan_folder
+from tests.property.byte_model import State
+from tests.property.worlds import World, worlds
+
+SCALE = 256
+"""Bytes of the real volume for each byte of the model's: its granules of 2 bytes become ones of 512."""
+
+SUFFIXES = ("-cd", "-cw", "-cm", "-cr")
+START = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+def real_bytes(state: State) -> bytes:
+    return b"".join(bytes([value]) * SCALE for value in state.content)
+
+
+def capture_line(folder: Path, source: Path, states: Iterable[State]) -> None:
+    for index, state in enumerate(states):
+        source.write_bytes(real_bytes(state))
+        capture(source, folder, "V", now=START + timedelta(hours=index))
+
+
+def merge_some(folder: Path, data: st.DataObject) -> None:
+    """Merge neighbours, the results of earlier merges among them."""
+    for number in range(data.draw(st.integers(0, 4), "merges")):
+        spans = spans_of(folder)
+        pairs = [(x.name, y.name) for x in spans for y in spans if y.start == x.end]
+        if pairs:
+            first, second = data.draw(st.sampled_from(pairs), "merged")
+            upto = next(span.end.number for span in spans if span.name == second)
+            is_full = next(span.is_base for span in spans if span.name == first)
+            name = f"V-b001-i{upto:03d}" + (".spf" if is_full else f"{SUFFIXES[number]}.spi")
+            if not (folder / name).exists():
+                consolidate([folder / first, folder / second], folder / name)
+
+
+def spans_of(folder: Path) -> list[Span]:
+    found = scan_folder(folder)
+    assert [image.problem for image in found] == [None] * len(found)
+    return [image.span() for image in found]
+
+
+@settings(max_examples=max(10, settings.default.max_examples // 16))
+@given(worlds(gaps=False, merges_max=0), st.data())
+def test_whatever_was_merged_and_lost_restores_exactly_where_a_way_is_left(world: World, data):
+    line = [world.states[index] for index in world.line_to(len(world.states) - 1)]
+    with TemporaryDirectory() as temporary:
+        folder, source, target = Path(temporary, "images"), Path(temporary, "source"), Path(temporary, "raw")
+        folder.mkdir()
+        capture_line(folder, source, line)
+        merge_some(folder, data)
+        for span in spans_of(folder):
+            if data.draw(st.integers(0, 3), f"lose {span.name}") == 3:
+                (folder / span.name).unlink()
+        spans = spans_of(folder)
+        for point in {span.end for span in spans}:
+            path = shortest_path(spans, point.id)
+            if path is not None:
+                restore([folder / span.name for span in path], target, overwrite=True)
+                assert target.read_bytes() == real_bytes(line[point.number])

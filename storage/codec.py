@@ -13,6 +13,9 @@ from policies.errors import FormatError
 from storage import kernels, layout
 from storage.digests import Buffer
 
+_UNTOLD: Final = -1
+"""What Zstandard says of a frame that does not tell the length of its content, as ours do not."""
+
 LEVEL: Final = 1
 """Compression level: the fastest that still takes most of what there is to take."""
 
@@ -71,6 +74,11 @@ def decode_frame(flags: int, stored: memoryview, plain_bytes: int) -> Buffer:
     if flags == layout.FRAME_ZERO:
         return bytes(plain_bytes)
     try:
+        told = zstandard.frame_content_size(stored)
+        if told not in (_UNTOLD, plain_bytes):  # it would be believed, and that much allocated
+            raise FormatError(
+                "a frame has another length than its mask says", expected=plain_bytes, actual=told
+            )
         plain: bytes = _decompressor().decompress(stored, max_output_size=plain_bytes, allow_extra_data=False)
     except zstandard.ZstdError:
         raise FormatError("a frame cannot be decompressed") from None

@@ -140,7 +140,7 @@ def look_at(path: Path, name: ImageName) -> FoundImage:
     """Read the header and trailer of one image; whatever is wrong with it becomes its `problem`."""
     try:
         file = StoredFile(path)
-    except StorageError as error:
+    except RollforwardError as error:
         return FoundImage(path, name, 0, problem=error.message)
     try:
         header = read_header(file)

@@ -27,16 +27,19 @@ class ImageReader:
 
     Args:
         path: the file.
+        from_medium: drop the file from the page cache first, so that what is read comes from the medium.
 
     Raises:
         FormatError: it is not a good image; the subclass and message say why.
         StorageError: it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_medium: bool = False) -> None:
         self.path = path
         self.file = StoredFile(path)
         try:
+            if from_medium:
+                self.file.forget_cache()
             self._open()
         except BaseException:
             self.file.close()
@@ -172,8 +175,10 @@ class ImageReader:
                 raise DigestMismatchError("the index is damaged", path=str(self.path), offset=offset + at)
         records: Records = np.frombuffer(packed, layout.RECORD)
         self._check_records(records, offset)
-        starts = records["block"][:: layout.RECORDS_PER_PAGE]
-        if not np.array_equal(starts, self.pages["first_block"][first:stop]):
+        pages, blocks = self.pages[first:stop], records["block"]
+        ends = np.append(blocks[layout.RECORDS_PER_PAGE - 1 : -1 : layout.RECORDS_PER_PAGE], blocks[-1:])
+        starts_fit = np.array_equal(blocks[:: layout.RECORDS_PER_PAGE], pages["first_block"])
+        if not starts_fit or not np.array_equal(ends, pages["last_block"]):
             raise FormatError("page table and index disagree", path=str(self.path), offset=offset)
         return records
 

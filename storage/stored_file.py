@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from policies.errors import StorageError, TruncatedError
+from policies.errors import NotAnImageError, StorageError, TruncatedError
 
 _MAX_VECTORS: Final = 1024
 """IOV_MAX of Linux: how many pieces one vectored read takes."""
@@ -20,16 +22,23 @@ class StoredFile:
         path: the file.
 
     Raises:
+        NotAnImageError: it is a link, a folder, a pipe or a device.
         StorageError: it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:  # without O_NONBLOCK, opening a pipe would wait for its writer
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise NotAnImageError("is a symbolic link, not a file", path=str(path)) from error
             raise StorageError(f"cannot be opened: {error.strerror}", path=str(path)) from error
-        self.size_bytes = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        self.size_bytes = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise NotAnImageError("is not a regular file", path=str(path))
 
     def read_into(self, offset: int, pieces: Sequence[memoryview]) -> None:
         """Fill the pieces, one after the other, from consecutive bytes of the file.
@@ -75,9 +84,16 @@ class StoredFile:
         return buffer
 
     def forget_cache(self) -> None:
-        """Ask the kernel to drop the file's cached pages, so that later reads come from the medium."""
-        os.fsync(self._fd)
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        """Ask the kernel to drop the file's cached pages, so that later reads come from the medium.
+
+        Raises:
+            StorageError: what was cached cannot be brought to the medium.
+        """
+        try:
+            os.fsync(self._fd)
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            raise StorageError(f"cannot be synced: {error.strerror}", path=str(self.path)) from error
 
     def close(self) -> None:
         """Close the file; harmless when closed already."""

@@ -69,9 +69,7 @@ def verify_image(
         StorageError: the file is missing or its medium fails, which says nothing of its bytes.
     """
     try:
-        with ImageReader(path) as image:
-            if from_medium:
-                image.file.forget_cache()
+        with ImageReader(path, from_medium=from_medium) as image:
             try:
                 _check_index(image)
                 _check_segments(image, progress)

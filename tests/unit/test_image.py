@@ -301,7 +301,7 @@ FAULTS: dict[str, tuple[type[FormatError], Callable[[Forged], object]]] = {
         FormatError,
         lambda image: (image.records[0].update(origin=0), image.records[1].update(origin=2)),
     ),
-    "bytes that no frame owns": (FormatError, lambda image: image.records.pop()),
+    "bytes that no frame owns": (FormatError, lambda image: setattr(image, "frames", image.frames + b"x")),
     "bytes before the first frame": (FormatError, lambda image: image.records.pop(0)),
     "a frame with another frame's digest": (
         DigestMismatchError,

@@ -29,14 +29,16 @@ def small_file_system(folder: Path, size_bytes: int) -> Iterator[Path]:
     """Mount a new ext4 file system of that size below `folder`."""
     file, mounted = folder / "small.ext4", folder / "small"
     mounted.mkdir()
-    with file.open("wb") as image:
-        image.truncate(size_bytes)
-    run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", str(file))
-    with loop_device(file) as device:
-        run("mount", str(device), str(mounted))
-        try:
-            yield mounted
-        finally:
-            run("umount", str(mounted))
-    mounted.rmdir()
-    file.unlink()
+    try:
+        with file.open("wb") as image:
+            image.truncate(size_bytes)
+        run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", str(file))
+        with loop_device(file) as device:
+            run("mount", str(device), str(mounted))
+            try:
+                yield mounted
+            finally:
+                run("umount", str(mounted))
+    finally:
+        mounted.rmdir()
+        file.unlink()

@@ -115,7 +115,7 @@ def stray_images(folder: Path) -> tuple[Path, ...]:
 
 
 def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ...]:
-    """List the images of a folder, sorted by name.
+    """List the images of a folder, by volume, base and number.
 
     Args:
         folder: the managed folder; its sub-folders are left alone.
@@ -125,7 +125,7 @@ def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ..
         StorageError: the folder cannot be read.
     """
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
+        names = [entry.name for entry in folder.iterdir()]
     except OSError as error:
         raise StorageError(f"cannot be read: {error.strerror}", path=str(folder)) from error
     found = []
@@ -172,11 +172,15 @@ def disagreement(name: ImageName, header: ImageHeader) -> str | None:
 
 
 def chains(found: Iterable[FoundImage]) -> dict[tuple[str, int], tuple[FoundImage, ...]]:
-    """Group images by the volume and base that their names give, in the order of the names."""
+    """Group images by the volume and base that their names give; base first, then by number and name."""
     groups: dict[tuple[str, int], list[FoundImage]] = {}
     for image in found:
         groups.setdefault((image.name.volume, image.name.base), []).append(image)
-    return {key: tuple(groups[key]) for key in sorted(groups)}
+    return {key: tuple(sorted(groups[key], key=_place)) for key in sorted(groups)}
+
+
+def _place(image: FoundImage) -> tuple[int, str]:
+    return -1 if image.name.number is None else image.name.number, image.path.name
 
 
 def _check_neighbours(images: Sequence[FoundImage]) -> Sequence[FoundImage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -32,6 +33,7 @@ class _Task:
     attempt_id: int
     path: Path
     stamp: FileStamp
+    begun_at: datetime
 
 
 def verify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
@@ -78,7 +80,8 @@ def _begin(context: AgentContext, session: Session, image_id: int) -> _Task | No
         _held_back(context, session, image, admitted)
         return None
     image.state = ImageState.VERIFYING
-    return _Task(image.id, folder.id, admitted.attempt_id, Path(folder.path) / image.name, stamp)
+    path = Path(folder.path) / image.name
+    return _Task(image.id, folder.id, admitted.attempt_id, path, stamp, context.machine_clock())
 
 
 def _held_back(context: AgentContext, session: Session, image: Image, admitted: Admitted) -> None:
@@ -103,7 +106,8 @@ def _record(context: AgentContext, session: Session, task: _Task, verified: Veri
         return None
     reason = _fault(session, image, verified)
     if reason is None:
-        _found_good(context, session, image, verified)
+        seconds = (context.machine_clock() - task.begun_at).total_seconds()
+        _found_good(context, session, image, verified, seconds)
     elif has_landed(
         complete=False,
         unchanged_for=context.machine_clock() - image.still_since,
@@ -143,7 +147,9 @@ def _fault(session: Session, image: Image, verified: Verified) -> str | None:
     return None
 
 
-def _found_good(context: AgentContext, session: Session, image: Image, verified: Verified) -> None:
+def _found_good(
+    context: AgentContext, session: Session, image: Image, verified: Verified, seconds: float
+) -> None:
     now = context.clock()
     name = parse_image_name(image.name)
     header = verified.header
@@ -161,7 +167,7 @@ def _found_good(context: AgentContext, session: Session, image: Image, verified:
         "read back from its medium and found good",
         folder_id=image.folder_id,
         chain_id=image.chain_id,
-        facts={"stored_bytes": image.stored_bytes, "root": root},
+        facts={"stored_bytes": image.stored_bytes, "root": root, "seconds": round(seconds, 3)},
     )
 
 

@@ -81,6 +81,8 @@ def consolidate_chain(context: AgentContext, hints: Hints, chain_id: int) -> Non
 
     Crash: a consolidation is there whole or not at all; the next try finds which, and goes on.
     """
+    if not _is_due(context, chain_id):
+        return
     with holding_chain(context, chain_id) as fence:
         if fence is None:
             return
@@ -93,6 +95,13 @@ def consolidate_chain(context: AgentContext, hints: Hints, chain_id: int) -> Non
                 return
             if not _carry_out(context, hints, step):
                 return
+
+
+def _is_due(context: AgentContext, chain_id: int) -> bool:
+    """Tell, without writing anything, whether a chain may have something due."""
+    with context.catalog.read() as session:
+        chain = session.get(Chain, chain_id)
+        return chain is not None and chain.next_due_at <= context.clock()
 
 
 def _next_step(context: AgentContext, chain_id: int, fence: int) -> _Task | _Pending:

@@ -16,7 +16,7 @@ from policies.names import parse_image_name
 from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt
 from storage.catalog.chains import base_identity, chain_for, make_due
 from storage.catalog.images import FileStamp, ImageFacts, set_facts, stamp_of
-from storage.catalog.models import EventKind, Folder, Image, ImageState, WorkKind
+from storage.catalog.models import Chain, EventKind, Folder, Image, ImageState, WorkKind
 from storage.folder import disagreement
 from storage.verify import Verified
 from storage.verify import verify_image as read_back
@@ -36,6 +36,14 @@ class _Task:
     begun_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What was recorded: whether the image is judged, and which chain waited for it, if one did."""
+
+    judged: bool = False
+    waiting_chain_id: int | None = None
+
+
 def verify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
     """Verify an image that landed, unless another worker does or it has to wait.
 
@@ -53,17 +61,17 @@ def verify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
         task = _begin(context, session, image_id)
     if task is None:
         return
-    chain_id = None
+    result = _Result()
     with trying(context, task.attempt_id, task.path.name, task.folder_id) as trial:
         verified = read_back(task.path, progress=context.report_progress)
         with context.catalog.write() as session:
-            chain_id = _record(context, session, task, verified)
+            result = _record(context, session, task, verified)
         trial.done = True
     if not trial.done:
         _let_go(context, task)
-    if chain_id is not None:
-        hints.chain_due(chain_id)
-    if not trial.done or chain_id is None:
+    if result.waiting_chain_id is not None:
+        hints.chain_due(result.waiting_chain_id)
+    if not result.judged:
         hints.folder_changed(task.folder_id)
 
 
@@ -95,15 +103,16 @@ def _held_back(context: AgentContext, session: Session, image: Image, admitted: 
         context.note(session, kind, image.name, admitted.reason, folder_id=image.folder_id)
 
 
-def _record(context: AgentContext, session: Session, task: _Task, verified: Verified) -> int | None:
-    """Record what was found; return the chain that is to be planned anew, None if there is none."""
+def _record(context: AgentContext, session: Session, task: _Task, verified: Verified) -> _Result:
+    """Record what was found, unless the file or the attempt is no longer the same."""
     if not end_attempt(session, task.attempt_id, context.holder):
-        return None
+        return _Result()
     image = session.get(Image, task.image_id, with_for_update=True)
-    if image is None or image.state is not ImageState.VERIFYING or not _unchanged(task):
-        if image is not None and image.state is ImageState.VERIFYING:
-            image.state = ImageState.LANDED
-        return None
+    if image is None or image.state is not ImageState.VERIFYING:
+        return _Result()
+    if not _unchanged(task):
+        image.state = ImageState.LANDED
+        return _Result()
     reason = _fault(session, image, verified)
     if reason is None:
         seconds = (context.machine_clock() - task.begun_at).total_seconds()
@@ -117,10 +126,17 @@ def _record(context: AgentContext, session: Session, task: _Task, verified: Veri
     else:  # it may still be written to, though its end is there already
         image.state = ImageState.SETTLING
         image.reason = reason
+        return _Result()
+    return _Result(True, _chain_that_waits(context, session, image))
+
+
+def _chain_that_waits(context: AgentContext, session: Session, image: Image) -> int | None:
+    """Make the image's chain due if the verdict changes what can be done for it; return it then."""
+    chain = session.get(Chain, image.chain_id) if image.chain_id is not None else None
+    if chain is None or (image.state is ImageState.GOOD and chain.waits_for is None):
         return None
-    if image.chain_id is not None:
-        make_due(session, image.chain_id, context.clock())
-    return image.chain_id
+    make_due(session, chain.id, context.clock())
+    return chain.id
 
 
 def _unchanged(task: _Task) -> bool:

@@ -50,9 +50,10 @@ class Scheduler:
         """
         with self._catalog.read() as session:
             due = chains_due(session, self._clock())
-        for chain_id in due:
-            if self._pacer.may_say(chain_id, machine_time) and not self._hints.chain_due(chain_id):
-                self._pacer.forget(chain_id)
+        for chain_id, due_at in due:
+            what = (chain_id, due_at)
+            if self._pacer.may_say(what, machine_time) and not self._hints.chain_due(chain_id):
+                self._pacer.forget(what)
                 return  # no Redis at present: the next tick tries again
 
 

@@ -28,7 +28,7 @@ from storage.catalog.database import Catalog
 
 _log = structlog.get_logger("worker")
 
-IDLE_POLL_MS: Final = 100
+IDLE_POLL_MS: Final = 50
 """An idle queue is looked at so often."""
 
 

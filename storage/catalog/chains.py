@@ -46,16 +46,17 @@ def chain_for(
     return chain
 
 
-def chains_due(session: Session, now: datetime, *, limit: int = 200) -> list[int]:
-    """Return which chains may have something due, the longest due first; reads no other chain.
+def chains_due(session: Session, now: datetime, *, limit: int = 200) -> list[tuple[int, datetime]]:
+    """Return which chains may have something due, and since when, the longest due first; reads no other chain.
 
     Args:
         session: any session.
         now: calendar time.
         limit: at most so many.
     """
-    due = select(Chain.id).where(Chain.next_due_at <= now).order_by(Chain.next_due_at).limit(limit)
-    return list(session.scalars(due))
+    query = select(Chain.id, Chain.next_due_at).where(Chain.next_due_at <= now)
+    rows = session.execute(query.order_by(Chain.next_due_at).limit(limit))
+    return [(chain_id, due_at) for chain_id, due_at in rows]
 
 
 def make_due(session: Session, chain_id: int, now: datetime) -> None:

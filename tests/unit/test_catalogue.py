@@ -181,14 +181,14 @@ def test_only_what_is_due_is_read(catalog: Catalog):
         assert folders_due(session, NOON) == []
         assert chains_due(session, NOON) == []
         assert folders_due(session, NOON + MINUTE) == [folder_id]
-        assert chains_due(session, NOON + MINUTE) == [chain_id]
+        assert chains_due(session, NOON + MINUTE) == [(chain_id, NOON + MINUTE)]
     with catalog.write() as session:
         ask_for_rescan(session, NOON)
         make_due(session, chain_id, NOON)
         make_due(session, 99, NOON)
     with catalog.read() as session:
         assert folders_due(session, NOON) == [folder_id]
-        assert chains_due(session, NOON) == [chain_id]
+        assert chains_due(session, NOON) == [(chain_id, NOON)]
 
 
 def test_a_folder_is_managed_once(catalog: Catalog):

@@ -19,6 +19,8 @@ from typing import Final
 from policies.errors import BusyError, RollforwardError, StorageError
 
 PARTIAL_SUFFIX: Final = ".rf-partial"
+_STEM_BYTES_MAX: Final = 200
+"""How much of the final name a partial one repeats: with the rest, it stays within the usual 255 bytes."""
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
@@ -74,14 +76,11 @@ class PartialFile:
         self.target = target
         if not replacing and os.path.lexists(target):
             raise name_taken(target)
-        self.path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+        stem = os.fsencode(target.name)[:_STEM_BYTES_MAX].decode(errors="ignore")
+        self.path = target.with_name(f".{stem}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
         with storage_errors(target):
             sweep_partials(target.parent)
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-            fcntl.flock(self.fd, fcntl.LOCK_EX)
-            if os.fstat(self.fd).st_nlink == 0:  # a sweep came between creating and locking
-                os.close(self.fd)
-                raise BusyError("another writer swept the new file away; try again", path=str(target))
+            self.fd = _create_locked(self.path)
 
     def publish(self) -> None:
         """Sync the file and give it its final name.
@@ -125,6 +124,21 @@ class PartialFile:
 
     def __exit__(self, *_: object) -> None:
         self.discard()
+
+
+def _create_locked(path: Path) -> int:
+    """Create a file and lock it; again, where another writer's sweep comes between the two and takes it away."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except BaseException:
+            os.close(fd)
+            path.unlink()
+            raise
+        os.close(fd)
 
 
 def name_taken(target: Path) -> RollforwardError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -69,7 +70,11 @@ class ImageWriter:
         self._frames_offset = len(packed)
         self._at = 0
         self._plain_bytes = 0
-        self._write(packed)
+        try:
+            self._write(packed)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def append(self, records: Records, stored: Buffer) -> None:
         """Add frames.
@@ -134,7 +139,7 @@ class ImageWriter:
 
     def _write_index(self) -> npt.NDArray[np.void]:
         pages: list[npt.NDArray[np.void]] = []
-        for records in self._records.pages():
+        for records in self._spooled():
             view = records.view(np.uint8).data
             starts = range(0, len(records), layout.RECORDS_PER_PAGE)
             table = np.zeros(len(starts), layout.PAGE)
@@ -151,6 +156,10 @@ class ImageWriter:
             self._write(view)
         return np.concatenate(pages) if pages else np.zeros(0, layout.PAGE)
 
+    def _spooled(self) -> Iterator[Records]:
+        with storage_errors(self._partial.target):
+            yield from self._records.pages()
+
     def _write(self, piece: Buffer) -> None:
         view = memoryview(piece)
         with storage_errors(self._partial.target):
@@ -164,9 +173,11 @@ class ImageWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._flusher.stop()
-        self._records.close()
-        self._partial.discard()
+        try:
+            self._flusher.stop()
+            self._records.close()
+        finally:
+            self._partial.discard()
 
 
 class _BackgroundFlush:
@@ -275,7 +286,8 @@ class _Spool:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of what it could not write: nobody wants that any more
+                self._file.close()
 
 
 def _joined(pieces: Sequence[Records]) -> Records:

@@ -28,12 +28,8 @@ def day_of(time: datetime, zone: tzinfo) -> date:
         ValueError: the moment has no time zone.
     """
     day = _local_date(time, zone)
-    start, end = day_bounds(day, zone)
-    if time < start:
-        return day - timedelta(days=1) if day > date.min else day
-    if time >= end:
-        return day + timedelta(days=1) if day < date.max else day
-    return day
+    is_put_back = day < date.max and time >= day_bounds(day, zone)[1]
+    return day + timedelta(days=1) if is_put_back else day
 
 
 def day_bounds(day: date, zone: tzinfo) -> tuple[datetime, datetime]:

@@ -70,7 +70,7 @@ def plan_merge(spans: Iterable[Span], after: Point | None, upto: Point) -> Merge
     tilings: dict[PointId | None, _Tiling] = {origin: _Tiling(0, 0, 0, None)}
     for span in sorted(tree.spans, key=_start_number):
         here = tilings.get(None if span.start is None else span.start.id)
-        if here is None or span.end.number > upto.number:
+        if here is None:
             continue
         found, rival = here.extended(span), tilings.get(span.end.id)
         if rival is None or found.merit() > rival.merit():

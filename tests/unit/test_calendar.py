@@ -64,6 +64,12 @@ def test_days_follow_each_other_without_hole_or_overlap(zone):
     assert all(before[1] == behind[0] for before, behind in pairwise(bounds))
 
 
+def test_a_clock_put_back_across_midnight_does_not_bring_the_day_before_again():
+    zone = ZoneInfo("America/St_Johns")
+    assert utc("2006-10-29 03:00").astimezone(zone).date() == date(2006, 10, 28)
+    assert day_of(utc("2006-10-29 03:00"), zone) == date(2006, 10, 29)
+
+
 def test_a_fixed_offset_is_a_zone_too():
     zone = timezone(timedelta(hours=-3))
     assert day_of(utc("2026-03-02 02:59"), zone) == date(2026, 3, 1)

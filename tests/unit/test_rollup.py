@@ -66,6 +66,7 @@ WEEK_LATER = at("03-09 12:00")
         ("b full(0-3) i4", "0 1 | 2 3 | 4", "3-4"),
         ("b i1 i3 i4", "0 1 2 3 4", "0-1"),
         ("b i1 i3 i4 | i5", "0 1 | 2 3 4 | 5", "0-1 4-5"),
+        ("b i1 i2 full(0-3) diff(1>3)", "0 1 2 | 3", "0-2"),
         ("i3 i4", "2 | 3 4", "2-4"),
         ("i3 i4 i5", "2 3 | 4 5", "3-5"),
         # forks
@@ -92,6 +93,12 @@ def test_days_that_ended_without_a_daily(text, by_day, expected):
 def test_a_day_that_still_runs_is_left_alone(now, expected):
     made = chain("b i1 i2 i3 i4", times=days("0 1 2 | 3 4"))
     assert due(made, at(now)) == expected.split()
+
+
+def test_a_consolidation_that_leaves_a_point_out_is_no_daily():
+    made = chain("b i1 i2 i3", times=days("0 1 2 3"))
+    leaping = Span("D_VOL-b001-i003-cd.spi", made[0], (made[2], made[3]))
+    assert [rollup.upto for rollup in due_dailies([*made.spans, leaping], WEEK_LATER, UTC)] == [made[3]]
 
 
 def test_a_late_arrival_gives_a_daily_of_its_own_reach():

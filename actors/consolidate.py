@@ -139,7 +139,7 @@ def _try_to_begin(
         return _Pending(_day_end(state), str(error))
     unverified = [source.name for source in plan.sources if not source.verified]
     if unverified:
-        return _Pending(state.now, f"verification of {', '.join(unverified)}")
+        return _Pending(state.chain.next_due_at, f"verification of {', '.join(unverified)}")
     chain = state.chain
     name = image_name(chain.volume, chain.base_number, due.upto.number, (due.tier,)).filename()
     target = Path(state.folder.path) / name
@@ -160,7 +160,7 @@ def _name_taken(session: Session, state: _State, name: str) -> _Pending:
     """A file of the result's name is there: what a crash left unrecorded, or something else."""
     image = _image_named(session, state.folder.id, name)
     if image is None or image.state in (ImageState.MISSING, ImageState.SETTLING):
-        return _Pending(state.now, f"a scan of {name}", scan_first=True)
+        return _Pending(state.chain.next_due_at, f"a scan of {name}", scan_first=True)
     trouble = f"{name}, which is there already, to be taken away: it is {image.state.value}"
     return _Pending(_day_end(state), f"{trouble}, {image.reason}" if image.reason else trouble)
 

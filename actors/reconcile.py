@@ -176,5 +176,5 @@ def _next_scan(context: AgentContext, images: Iterable[Image], machine_now: date
         if image.state is ImageState.SETTLING:
             times.append(image.still_since + pace.settle_time)
         elif image.state in _TO_VERIFY:
-            times.append(machine_now + pace.hint_again)
+            times.append((image.hinted_at or machine_now) + pace.hint_again)
     return max(min(times), machine_now + _SHORTEST_PAUSE)

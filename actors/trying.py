@@ -52,17 +52,23 @@ def trying(context: AgentContext, attempt_id: int, subject: str, folder_id: int)
         with context.catalog.write() as session:
             pause_attempt(session, attempt_id, context.holder)
     except RollforwardError as error:
-        _record_failure(context, attempt_id, str(error), subject, folder_id)
+        _record_failure(context, attempt_id, str(error), subject, folder_id, may_pass=error.retryable)
     except BaseException as error:
         _record_failure(context, attempt_id, f"{type(error).__name__}: {error}", subject, folder_id)
         raise
 
 
 def _record_failure(
-    context: AgentContext, attempt_id: int, reason: str, subject: str, folder_id: int
+    context: AgentContext,
+    attempt_id: int,
+    reason: str,
+    subject: str,
+    folder_id: int,
+    *,
+    may_pass: bool = False,
 ) -> None:
     with context.catalog.write() as session:
-        verdict = fail_attempt(session, attempt_id, context.moment(), reason)
+        verdict = fail_attempt(session, attempt_id, context.moment(), reason, may_pass=may_pass)
         if verdict is None:
             return
         kind = EventKind.QUARANTINED if verdict.quarantined else EventKind.FAILED

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -21,7 +22,10 @@ from storage.folder import disagreement
 from storage.verify import Verified
 from storage.verify import verify_image as read_back
 
-_TO_VERIFY = (ImageState.LANDED, ImageState.VERIFYING)
+_QUARANTINE_REST: Final = timedelta(days=1)
+"""An image in quarantine is not asked for again before."""
+
+_TO_VERIFY: Final = (ImageState.LANDED, ImageState.VERIFYING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,10 @@ def _held_back(context: AgentContext, session: Session, image: Image, admitted: 
         return
     image.state = ImageState.LANDED
     image.reason = admitted.reason
+    quarantined = admitted.admission is Admission.QUARANTINED
+    if quarantined:
+        image.hinted_at = context.machine_clock() + _QUARANTINE_REST
     if admitted.newly:
-        quarantined = admitted.admission is Admission.QUARANTINED
         kind = EventKind.QUARANTINED if quarantined else EventKind.FAILED
         context.note(session, kind, image.name, admitted.reason, folder_id=image.folder_id)
 

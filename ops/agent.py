@@ -45,7 +45,7 @@ def run_agent(settings: Settings, folders: Sequence[Path]) -> None:
     clock = parse_clock(settings.clock)
     settings = replace(settings, clock=str(clock))  # children share its anchor
     with _only_agent(settings.state_dir):
-        keeper = _CatalogueKeeper(settings, clock, [path.absolute() for path in folders])
+        keeper = _CatalogueKeeper(settings, clock, [path.resolve() for path in folders])
         plans = _plan_children(settings)
         _log.info(
             "agent starts", state=str(settings.state_dir), clock=settings.clock, zone=settings.time_zone

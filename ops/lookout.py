@@ -16,7 +16,7 @@ from ops.settings import Settings
 from policies.errors import RollforwardError
 from storage.catalog.chains import chains_due
 from storage.catalog.database import Catalog
-from storage.catalog.folders import ask_for_rescan
+from storage.catalog.folders import begin_anew
 from watcher.pacing import Pacer
 from watcher.watching import Watcher
 
@@ -71,7 +71,7 @@ def main() -> None:
     watcher = Watcher(catalog, hints.folder_changed, say_again=say_again)
     scheduler = Scheduler(catalog, parse_clock(settings.clock), hints, Pacer(say_again))
     with catalog.write() as session:
-        ask_for_rescan(session, machine_now())
+        begin_anew(session, machine_now())
     watcher.start()
     _log.info("ready")
     while True:

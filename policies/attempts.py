@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 FAILURE_LIMIT: Final = 3
-"""After so many failures the work is quarantined."""
+"""After so many failures the work is quarantined, unless the trouble may pass by itself."""
 
 CRASH_LIMIT: Final = 3
 """After so many crashes the work is quarantined."""
@@ -37,7 +37,7 @@ class AttemptVerdict:
     wait: timedelta
 
 
-def judge_attempts(failures: int, crashes: int) -> AttemptVerdict:
+def judge_attempts(failures: int, crashes: int, *, may_pass: bool = False) -> AttemptVerdict:
     """Decide when to try again.
 
     A first crash is tried again at once: most come from a machine that was switched off, not from the work.
@@ -45,14 +45,16 @@ def judge_attempts(failures: int, crashes: int) -> AttemptVerdict:
     Args:
         failures: attempts of this work that ended with an error.
         crashes: attempts of it that never ended.
+        may_pass: whether the last failure lay in surroundings that may recover (a full disk, a share that
+            sleeps); then it is tried for as long as it takes.
 
     Returns:
         The wait before the next try, or quarantine.
     """
-    if failures >= FAILURE_LIMIT or crashes >= CRASH_LIMIT:
+    if crashes >= CRASH_LIMIT or (failures >= FAILURE_LIMIT and not may_pass):
         return AttemptVerdict(quarantined=True, wait=timedelta(0))
     troubles = failures + max(crashes - 1, 0)
     if troubles == 0:
         return AttemptVerdict(quarantined=False, wait=timedelta(0))
-    wait: timedelta = min(FIRST_WAIT * 4 ** (troubles - 1), LONGEST_WAIT)
+    wait: timedelta = min(FIRST_WAIT * 4 ** min(troubles - 1, 10), LONGEST_WAIT)
     return AttemptVerdict(quarantined=False, wait=wait)

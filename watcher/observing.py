@@ -52,6 +52,7 @@ class FolderObserver:
         self._mark = mark
         self._observer = Observer()
         self._watched: dict[int, _Watched] = {}
+        self._complained: set[int] = set()
 
     def start(self) -> None:
         """Begin to pass events on."""

@@ -134,7 +134,9 @@ def _why_not(row: Attempt, moment: Moment) -> Admitted | None:
     return None
 
 
-def fail_attempt(session: Session, attempt_id: int, moment: Moment, reason: str) -> AttemptVerdict | None:
+def fail_attempt(
+    session: Session, attempt_id: int, moment: Moment, reason: str, *, may_pass: bool = False
+) -> AttemptVerdict | None:
     """Record that work ended with an error.
 
     Args:
@@ -142,6 +144,7 @@ def fail_attempt(session: Session, attempt_id: int, moment: Moment, reason: str)
         attempt_id: from `begin_attempt`.
         moment: clocks and holder.
         reason: what went wrong.
+        may_pass: whether it may recover by itself; then it is never quarantined for it.
 
     Returns:
         When it is tried again; None if the attempt was taken over by somebody else.
@@ -150,7 +153,7 @@ def fail_attempt(session: Session, attempt_id: int, moment: Moment, reason: str)
     if row is None:
         return None
     row.failures += 1
-    return _apply(row, reason, moment.now)
+    return _apply(row, reason, moment.now, may_pass=may_pass)
 
 
 def end_attempt(session: Session, attempt_id: int, holder: Holder) -> bool:
@@ -178,8 +181,8 @@ def _held_row(session: Session, attempt_id: int, holder: Holder) -> Attempt | No
     return row if row is not None and row.holder == str(holder) else None
 
 
-def _apply(row: Attempt, reason: str, now: datetime) -> AttemptVerdict:
-    verdict = judge_attempts(row.failures, row.crashes)
+def _apply(row: Attempt, reason: str, now: datetime, *, may_pass: bool = False) -> AttemptVerdict:
+    verdict = judge_attempts(row.failures, row.crashes, may_pass=may_pass)
     row.holder = None
     row.expires_at = None
     row.reason = reason

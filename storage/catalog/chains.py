@@ -46,7 +46,7 @@ def chain_for(
     return chain
 
 
-def chains_due(session: Session, now: datetime, *, limit: int = 200) -> list[tuple[int, datetime]]:
+def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[tuple[int, datetime]]:
     """Return which chains may have something due, and since when, the longest due first; reads no other chain.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog.events import record_event
-from storage.catalog.models import EventKind, Folder
+from storage.catalog.models import EventKind, Folder, Image
 
 
 def add_folder(
@@ -48,13 +48,18 @@ def all_folders(session: Session) -> list[Folder]:
     return list(session.scalars(select(Folder).order_by(Folder.path)))
 
 
-def folders_due(session: Session, machine_now: datetime, *, limit: int = 200) -> list[int]:
+def folders_due(session: Session, machine_now: datetime, *, limit: int = 5_000) -> list[int]:
     """Return which folders are to be scanned again, the longest due first."""
     due = select(Folder.id).where(Folder.rescan_at <= machine_now).order_by(Folder.rescan_at).limit(limit)
     return list(session.scalars(due))
 
 
-def ask_for_rescan(session: Session, machine_now: datetime) -> None:
-    """Make every folder due for a scan at once."""
-    for folder in session.scalars(select(Folder).where(Folder.rescan_at > machine_now)):
-        folder.rescan_at = machine_now
+def begin_anew(session: Session, machine_now: datetime) -> None:
+    """Make every folder due for a scan at once, and forget which hints were given: their messages may be lost.
+
+    Args:
+        session: of a write transaction.
+        machine_now: real time.
+    """
+    session.execute(update(Folder).values(rescan_at=machine_now))
+    session.execute(update(Image).where(Image.hinted_at.is_not(None)).values(hinted_at=None))

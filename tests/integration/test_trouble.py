@@ -22,7 +22,7 @@ from tests.integration.conftest import Stock
 from tests.integration.test_rollup import DAILY_ONE, DAILY_TWO, DAY_THREE, land
 
 MORNING = datetime(2026, 3, 2, 6, tzinfo=UTC)
-BIG_BYTES = 320 << 20
+BIG_BYTES = 192 << 20
 
 
 @pytest.fixture(scope="session")

@@ -34,3 +34,9 @@ def test_landing_takes_completeness_or_stillness(complete: bool, unchanged_s: in
         complete=complete, unchanged_for=timedelta(seconds=unchanged_s), settle_time=timedelta(seconds=30)
     )
     assert found is landed
+
+
+def test_trouble_that_may_pass_is_tried_for_ever():
+    verdict = judge_attempts(50, 0, may_pass=True)
+    assert (verdict.quarantined, verdict.wait) == (False, LONGEST_WAIT)
+    assert judge_attempts(0, 3, may_pass=True).quarantined

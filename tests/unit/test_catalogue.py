@@ -37,7 +37,7 @@ from storage.catalog.attempts import (
 )
 from storage.catalog.chains import base_identity, chain_for, chains_due, images_of_chain, make_due
 from storage.catalog.events import events_after, record_event
-from storage.catalog.folders import add_folder, all_folders, ask_for_rescan, folders_due
+from storage.catalog.folders import add_folder, all_folders, begin_anew, folders_due
 from storage.catalog.holders import Holder
 from storage.catalog.images import FileStamp, ImageFacts, new_image, restart_image, set_facts, stamp_of
 from storage.catalog.leases import check_fence, give_lease_back, renew_all, take_lease
@@ -183,12 +183,23 @@ def test_only_what_is_due_is_read(catalog: Catalog):
         assert folders_due(session, NOON + MINUTE) == [folder_id]
         assert chains_due(session, NOON + MINUTE) == [(chain_id, NOON + MINUTE)]
     with catalog.write() as session:
-        ask_for_rescan(session, NOON)
+        begin_anew(session, NOON)
         make_due(session, chain_id, NOON)
         make_due(session, 99, NOON)
     with catalog.read() as session:
         assert folders_due(session, NOON) == [folder_id]
         assert chains_due(session, NOON) == [(chain_id, NOON)]
+
+
+def test_a_start_forgets_hints_that_may_be_lost(catalog: Catalog):
+    folder_id, chain_id = make_chain(catalog)
+    image_id = make_image(catalog, folder_id, chain_id, "A-b001-i002.spi", ImageState.LANDED)
+    with catalog.write() as session:
+        session.get_one(Image, image_id).hinted_at = NOON
+    with catalog.write() as session:
+        begin_anew(session, NOON)
+    with catalog.read() as session:
+        assert session.get_one(Image, image_id).hinted_at is None
 
 
 def test_a_folder_is_managed_once(catalog: Catalog):
@@ -346,6 +357,21 @@ def test_failures_back_off_and_end_in_quarantine(catalog: Catalog):
         newer = dataclasses.replace(WORK, engine_version="1.1")
         assert begin_attempt(session, other, moment()).admission is Admission.BEGUN
         assert begin_attempt(session, newer, moment()).admission is Admission.BEGUN
+
+
+def test_trouble_that_may_pass_is_never_quarantined(catalog: Catalog):
+    now, waits = timedelta(0), []
+    for _ in range(8):
+        with catalog.write() as session:
+            begun = begin_attempt(session, WORK, moment(after=now))
+        with catalog.write() as session:
+            verdict = fail_attempt(session, begun.attempt_id, moment(after=now), "disk full", may_pass=True)
+        assert verdict is not None
+        assert not verdict.quarantined
+        waits.append(verdict.wait)
+        now += verdict.wait
+    assert waits == sorted(waits)
+    assert waits[-1] == timedelta(hours=1)
 
 
 def test_crashes_are_counted_by_the_next_beginning(catalog: Catalog):

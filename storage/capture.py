@@ -7,17 +7,18 @@ just what differs from the point that it leads from.
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from policies.errors import MissingPointError, SourceError
-from policies.names import check_volume_name, image_name
+from policies.errors import ConfigurationError, MissingPointError, SourceError, StorageError
+from policies.names import NUMBER_MAX, check_volume_name, image_name
 from policies.points import Point, PointId
 from policies.reach import reachable, shortest_path
 from storage import kernels, layout
@@ -83,7 +84,7 @@ def capture(
         The new image.
 
     Raises:
-        ConfigurationError: the name of the volume is impossible.
+        ConfigurationError: the name of the volume is impossible, or no number is left for its image.
         SourceError: the source is in use, or fails.
         MissingPointError: the chain leads nowhere, since its base is missing or bad.
         FormatError: an image that is needed for the comparison is damaged.
@@ -95,12 +96,20 @@ def capture(
     check_volume_name(volume)
     with folder_lock(folder, f"{volume}.capture", f"a capture of {volume!r}"), VolumeSource(source) as opened:
         chain = _chain_to_extend(folder, volume, new_base)
+        if max(chain.base, chain.number) > NUMBER_MAX:
+            raise ConfigurationError(
+                f"has an image of {volume!r} with the largest number there is",
+                path=str(folder),
+                hint="Move it elsewhere if it does not belong there.",
+            )
         header = _header(chain, volume, opened, now)
         name = image_name(volume, chain.base, chain.number or None).filename()
         with ImageWriter(folder / name, header) as writer:
             prints = _write_changes(chain, header, opened, folder, volume, writer, progress)
+            opened.check_size()
             published = writer.finish()
-        save_fingerprints(fingerprints_path(folder, volume, chain.base), _state_key(header), prints)
+        with suppress(StorageError):  # the image is there: without them, the next capture only takes longer
+            save_fingerprints(fingerprints_path(folder, volume, chain.base), _state_key(header), prints)
         return published
 
 
@@ -148,7 +157,7 @@ def _header(chain: _Chain, volume: str, source: VolumeSource, now: datetime) -> 
         metadata={
             "volume": volume,
             "computer": platform.node(),
-            "source": str(source.path),
+            "source": os.fsencode(source.path).decode(errors="replace"),
             "sector_bytes": 512,
         },
     )

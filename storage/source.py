@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import struct
 from pathlib import Path
@@ -74,6 +75,21 @@ class VolumeSource:
         except OSError as error:
             return self.size_bytes if error.errno == errno.ENXIO else offset
 
+    def check_size(self) -> None:
+        """Make sure that the source is as large as it was when it was opened.
+
+        Raises:
+            SourceError: it is not, so that what was read is no one state of it.
+        """
+        size = device_or_file_bytes(self._fd, self.path)
+        if size != self.size_bytes:
+            raise SourceError(
+                "was given another size while it was read",
+                path=str(self.path),
+                expected=f"{self.size_bytes:,} bytes",
+                actual=f"{size:,}",
+            )
+
     def close(self) -> None:
         """Close the source."""
         os.close(self._fd)
@@ -119,8 +135,8 @@ def read_write_user(path: Path) -> str | None:
     for number, where, writable in _mounts():
         if number in devices and writable:
             return f"mounted at {where}"
-    for line in _SWAPS.read_text().splitlines()[1:]:
-        swap = Path(line.split()[0])
+    for line in _SWAPS.read_bytes().splitlines()[1:]:
+        swap = Path(_unescaped(line.split()[0]))
         if swap.is_block_device() and _device_number(swap.stat().st_rdev) in devices:
             return f"swap area {swap}"
     return None
@@ -151,7 +167,7 @@ def _loops_on(path: Path) -> list[str]:
     found = []
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            same = path.samefile(backing.read_text().strip())
+            same = path.samefile(os.fsdecode(backing.read_bytes().removesuffix(b"\n")))
         except OSError:
             continue
         if same:
@@ -165,13 +181,18 @@ def _mounts() -> list[tuple[str, str, bool]]:
     Source: proc_pid_mountinfo(5).
     """
     mounts = []
-    for line in _MOUNT_TABLE.read_text().splitlines():
-        fields = line.split()
-        rest = fields[fields.index("-") + 1 :]
-        writable = "rw" in fields[5].split(",") and "rw" in rest[2].split(",")
-        where = fields[4].encode().decode("unicode_escape")
-        mounts.append((fields[2], where, writable))
-        source = Path(rest[1])
+    for line in _MOUNT_TABLE.read_bytes().splitlines():
+        fields = line.split(b" ")
+        rest = fields[fields.index(b"-") + 1 :]
+        writable = b"rw" in fields[5].split(b",") and b"rw" in rest[2].split(b",")
+        where = _unescaped(fields[4])
+        mounts.append((fields[2].decode(), where, writable))
+        source = Path(_unescaped(rest[1]))
         if source.is_block_device():  # file systems that span devices show a number of their own
             mounts.append((_device_number(source.stat().st_rdev), where, writable))
     return mounts
+
+
+def _unescaped(field: bytes) -> str:
+    """Read a path as the kernel's tables write it: blanks and backslashes as octal numbers, all else as it is."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), field))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hsr.targets import RestoreTarget, open_target
-from policies.errors import ChainError
+from policies.errors import ChainError, ConfigurationError
 from policies.points import Point
 from storage import kernels
 from storage.overlay import Overlay
@@ -65,6 +65,7 @@ def restore(
     """
     with Overlay(path) as overlay:
         _check_path(overlay)
+        _check_target(overlay, target)
         overlay.check_tables()
         with open_target(target, overlay.end_bytes, overwrite=overwrite) as disk:
             written = _write_volume(overlay, disk, progress)
@@ -79,6 +80,12 @@ def _check_path(overlay: Overlay) -> None:
     for before, layer in zip(overlay.layers, overlay.layers[1:], strict=False):
         if not layer.header.span(layer.path.name).holds(before.header.end.id):
             raise ChainError(f"cannot be applied after {before.path.name}", path=str(layer.path))
+
+
+def _check_target(overlay: Overlay, target: Path) -> None:
+    for layer in overlay.layers:
+        if target.exists() and target.samefile(layer.path):
+            raise ConfigurationError("is one of the images that are to be restored from", path=str(target))
 
 
 def _write_volume(overlay: Overlay, disk: RestoreTarget, progress: Progress) -> int:

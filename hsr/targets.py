@@ -99,7 +99,11 @@ class RawFileTarget:
         self._overwrite = overwrite
         self._partial = PartialFile(path, replacing=overwrite)
         self._direct = DirectWriter(self._partial.path)
-        os.ftruncate(self._partial.fd, volume_bytes)
+        try:
+            os.ftruncate(self._partial.fd, volume_bytes)
+        except OSError as error:
+            self.__exit__()
+            raise _refused(path, 0, error) from error
 
     def write(self, offset: int, plain: memoryview) -> None:
         """Write bytes at an offset; see `RestoreTarget`."""

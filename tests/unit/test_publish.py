@@ -28,7 +28,7 @@ from storage.publish import (
 from storage.verify import verify_image
 from storage.writer import ImageWriter
 from tests.loop import needs_root, small_file_system
-from tests.unit.tiny import BLOCK, TinyVolume, names, noise, open_files
+from tests.unit.tiny import BLOCK, TinyVolume, fill, names, noise, open_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -339,14 +339,6 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A mounted file system of 2 MiB."""
     with small_file_system(tmp_path_factory.mktemp("disk"), 2 << 20) as mounted:
         yield mounted
-
-
-def fill(folder: Path, left_bytes: int) -> None:
-    """Fill a file system until about so much is left."""
-    with (folder / "filler").open("ab", buffering=0) as file:
-        free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-        file.write(bytes(max(free - left_bytes, 0)))
-        os.fsync(file.fileno())
 
 
 def empty(folder: Path) -> None:

@@ -105,3 +105,11 @@ def open_files() -> set[str]:
         except OSError:  # the descriptor that lists the folder
             continue
     return {name for name in found if name.startswith("/") and not name.startswith(("/dev/", "/proc/"))}
+
+
+def fill(folder: Path, left_bytes: int) -> None:
+    """Fill a file system until about so much is left."""
+    with (folder / "filler").open("ab", buffering=0) as file:
+        free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+        file.write(bytes(max(free - left_bytes, 0)))
+        os.fsync(file.fileno())

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from tests.command import Command, Ran, in_this_process
@@ -111,13 +112,20 @@ class Bed:
         return target
 
     def must_restore(self, folder: Path, numbers: Iterable[int]) -> int:
-        """Restore points and compare each with the volume; return how many."""
-        count = 0
-        for number in numbers:
-            target = self.restore(folder, number)
+        """Restore points and compare each with the volume, while the next is on its way; return how many."""
+
+        def compare(target: Path, number: int) -> None:
             self.must_be(target, number)
             target.unlink()
-            count += 1
+
+        count, compared = 0, Future[None]()
+        compared.set_result(None)
+        with ThreadPoolExecutor(1) as beside:
+            for count, number in enumerate(numbers, 1):  # noqa: B007 - the last count is the figure
+                target = self.restore(folder, number)
+                compared.result()
+                compared = beside.submit(compare, target, number)
+            compared.result()
         return count
 
     def must_be(self, path: Path, number: int) -> None:

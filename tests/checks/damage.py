@@ -304,7 +304,9 @@ def _digest_again(anatomy: Anatomy, rows: tuple[int, ...]) -> None:
         anatomy.records[row]["digest"] = np.frombuffer(digest, np.uint8)
 
 
-CHECKS: tuple[Callable[[Bed], str], ...] = (
+Check = Callable[[Bed], str]
+
+CHECKS: tuple[Check, ...] = (
     flipped_bits,
     flipped_bits_of_a_base,
     cut_or_grown,

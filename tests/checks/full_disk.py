@@ -34,7 +34,7 @@ def full_for_captures(bed: Bed) -> str:
                     left = set(image_names(folder)) - set(names)
                     assert not left, f"{left} is there, though the capture said that it failed: {ran}"
                 bed.must_verify(folder)
-        (folder / "ballast").unlink()
+        _begin_again(bed.chain, folder, names)
         bed.must("capture", replay.path, "--into", folder, "--volume", VOLUME)
         replay.path.unlink()
         bed.must_restore(folder, [0, bed.per_day, bed.per_day + 1])

@@ -1,0 +1,25 @@
+"""The benchmark runs from end to end on the small history, and tells what it is asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_small_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--small", "--rounds", "1", "--json"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    head, *rows = map(json.loads, done.stdout.splitlines())
+    assert "cores" in head["machine"][0]
+    subjects = [row["subject"] for row in rows]
+    assert subjects == [*["consolidate"] * 4, "restore to raw", "incremental capture", "rollforward --help"]
+    assert all(row["ours_s"] > 0 for row in rows)
+    assert all(row["peer_s"] > 0 for row in rows if row["peer"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,17 +14,18 @@ from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
 from actors.hints import Hints
+from actors.listing import list_images
 from actors.taking_in import take_in
 from actors.trying import holding_chain, trying
 from policies.calendar import day_bounds, day_of
 from policies.errors import ChainError
 from policies.merging import MergePlan, plan_merge
-from policies.names import image_name
+from policies.names import image_name, parse_image_name
 from policies.points import Span
 from policies.rollup import DueRollup, due_dailies
 from storage.catalog.attempts import Admission, Work, begin_attempt, end_attempt
 from storage.catalog.chains import images_of_chain
-from storage.catalog.images import FileStamp
+from storage.catalog.images import FileStamp, images_in_folder, stamp_of
 from storage.catalog.leases import check_fence
 from storage.catalog.models import Chain, EventKind, Folder, Image, ImageState, WorkKind
 from storage.catalog.points import span_of
@@ -40,6 +41,7 @@ class _State:
     chain: Chain
     folder: Folder
     spans: tuple[Span, ...]
+    known: Mapping[str, tuple[FileStamp, ImageState]]
     now: datetime
 
     @property
@@ -63,6 +65,7 @@ class _Task:
 class _Pending:
     """Why nothing more can be done for a chain now, when to ask again (calendar), whether to scan first."""
 
+    state: _State
     next_due_at: datetime
     waits_for: str | None = None
     scan_first: bool = False
@@ -88,12 +91,12 @@ def consolidate_chain(context: AgentContext, hints: Hints, chain_id: int) -> Non
             return
         while not context.stopping.is_set():
             step = _next_step(context, chain_id, fence)
-            if isinstance(step, _Pending):
-                folder_id = _set_pending(context, chain_id, fence, step)
+            if isinstance(step, _Task):
+                if not _carry_out(context, hints, step):
+                    return
+            elif _set_pending(context, chain_id, fence, step):
                 if step.scan_first:
-                    hints.folder_changed(folder_id)
-                return
-            if not _carry_out(context, hints, step):
+                    hints.folder_changed(step.state.folder.id)
                 return
 
 
@@ -106,24 +109,62 @@ def _is_due(context: AgentContext, chain_id: int) -> bool:
 
 def _next_step(context: AgentContext, chain_id: int, fence: int) -> _Task | _Pending:
     """Ask the planner what is due, and begin the first of it that can be done."""
+    state = _load(context, chain_id)
+    dues = due_dailies(state.spans, state.now, state.zone)
+    if not dues:
+        return _Pending(state, _day_end(state))
+    unseen = _not_yet_taken_in(state, dues[-1].upto.number)
+    if unseen is not None:
+        return _Pending(state, state.chain.next_due_at, f"a scan of {unseen}", scan_first=True)
+    waits: list[_Pending] = []
     with context.catalog.write() as session:
-        state = _load(context, session, chain_id, fence)
-        waits: list[_Pending] = []
-        for due in due_dailies(state.spans, state.now, state.zone):
+        check_fence(session, chain_id, fence)
+        for due in dues:
             step = _try_to_begin(context, session, state, due, fence)
             if isinstance(step, _Task):
                 return step
             waits.append(step)
-    if waits:
-        return min(waits, key=lambda pending: pending.next_due_at)
-    return _Pending(_day_end(state))
+    return min(waits, key=lambda pending: pending.next_due_at)
 
 
-def _load(context: AgentContext, session: Session, chain_id: int, fence: int) -> _State:
-    chain = check_fence(session, chain_id, fence)
-    folder = session.get_one(Folder, chain.folder_id)
-    spans = (span_of(image) for image in images_of_chain(session, chain_id))
-    return _State(chain, folder, tuple(span for span in spans if span is not None), context.clock())
+def _load(context: AgentContext, chain_id: int) -> _State:
+    with context.catalog.read() as session:
+        chain = session.get_one(Chain, chain_id)
+        folder = session.get_one(Folder, chain.folder_id)
+        spans = (span_of(image) for image in images_of_chain(session, chain_id))
+        known = {
+            name: (stamp_of(image), image.state)
+            for name, image in images_in_folder(session, chain.folder_id).items()
+        }
+    return _State(chain, folder, tuple(span for span in spans if span is not None), known, context.clock())
+
+
+def _not_yet_taken_in(state: _State, last_number: int) -> str | None:
+    """Name a file of the chain that the catalogue does not know as it is.
+
+    A day is summed up only from all that lies in the folder: after a pause its last images may have landed
+    without being catalogued, or may be on their way. What is numbered past the day's next point can wait.
+
+    Args:
+        state: the chain.
+        last_number: number of the last point that is to be rolled up.
+
+    Returns:
+        A file's name, or the folder's path if it cannot be read; None if all are known.
+    """
+    try:
+        stamps = list_images(Path(state.folder.path))
+    except OSError:
+        return state.folder.path
+    for file_name, stamp in stamps.items():
+        name = parse_image_name(file_name)
+        if name is None or (name.volume, name.base) != (state.chain.volume, state.chain.base_number):
+            continue
+        known_stamp, known_state = state.known.get(file_name, (None, ImageState.MISSING))
+        arriving = known_state in (ImageState.SETTLING, ImageState.MISSING) or known_stamp != stamp
+        if arriving and (name.number or 0) <= last_number + 1:
+            return file_name
+    return None
 
 
 def _day_end(state: _State) -> datetime:
@@ -136,10 +177,10 @@ def _try_to_begin(
     try:
         plan = plan_merge(state.spans, due.after, due.upto)
     except ChainError as error:
-        return _Pending(_day_end(state), str(error))
+        return _Pending(state, _day_end(state), str(error))
     unverified = [source.name for source in plan.sources if not source.verified]
     if unverified:
-        return _Pending(state.chain.next_due_at, f"verification of {', '.join(unverified)}")
+        return _Pending(state, state.chain.next_due_at, f"verification of {', '.join(unverified)}")
     chain = state.chain
     name = image_name(chain.volume, chain.base_number, due.upto.number, (due.tier,)).filename()
     target = Path(state.folder.path) / name
@@ -153,16 +194,16 @@ def _try_to_begin(
     if admitted.newly:
         kind = EventKind.QUARANTINED if admitted.admission is Admission.QUARANTINED else EventKind.FAILED
         context.note(session, kind, name, admitted.reason, folder_id=chain.folder_id, chain_id=chain.id)
-    return _Pending(admitted.retry_at or _day_end(state), admitted.reason)
+    return _Pending(state, admitted.retry_at or _day_end(state), admitted.reason)
 
 
 def _name_taken(session: Session, state: _State, name: str) -> _Pending:
     """A file of the result's name is there: what a crash left unrecorded, or something else."""
     image = _image_named(session, state.folder.id, name)
     if image is None or image.state in (ImageState.MISSING, ImageState.SETTLING):
-        return _Pending(state.chain.next_due_at, f"a scan of {name}", scan_first=True)
+        return _Pending(state, state.chain.next_due_at, f"a scan of {name}", scan_first=True)
     trouble = f"{name}, which is there already, to be taken away: it is {image.state.value}"
-    return _Pending(_day_end(state), f"{trouble}, {image.reason}" if image.reason else trouble)
+    return _Pending(state, _day_end(state), f"{trouble}, {image.reason}" if image.reason else trouble)
 
 
 def _carry_out(context: AgentContext, hints: Hints, task: _Task) -> bool:
@@ -222,10 +263,16 @@ def _listed(sources: Sequence[Span]) -> str:
     return f"{sources[0].name} … {sources[-1].name} ({len(sources)} images)"
 
 
-def _set_pending(context: AgentContext, chain_id: int, fence: int, pending: _Pending) -> int:
-    """Record when a chain is to be planned again, and why not now; return its folder."""
+def _set_pending(context: AgentContext, chain_id: int, fence: int, pending: _Pending) -> bool:
+    """Record when a chain is to be planned again, and why not now.
+
+    Returns:
+        False if the chain changed since it was loaded: then it is to be planned anew.
+    """
     with context.catalog.write() as session:
         chain = check_fence(session, chain_id, fence)
+        if chain.revision != pending.state.chain.revision:
+            return False
         chain.next_due_at = pending.next_due_at
         if pending.waits_for is not None and pending.waits_for != chain.waits_for:
             context.note(
@@ -237,4 +284,4 @@ def _set_pending(context: AgentContext, chain_id: int, fence: int, pending: _Pen
                 chain_id=chain.id,
             )
         chain.waits_for = pending.waits_for
-        return chain.folder_id
+        return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
 from actors.hints import Hints
+from actors.listing import list_images
 from actors.taking_in import take_in
 from policies.names import parse_image_name
 from storage.catalog.chains import make_due
@@ -73,7 +73,7 @@ def reconcile_folder(context: AgentContext, hints: Hints, folder_id: int) -> Non
 def _look(folder: Path, known: Mapping[str, tuple[FileStamp, ImageState]]) -> Seen:
     """List a folder; open only what the catalogue does not know as it is."""
     try:
-        stamps = _list_images(folder)
+        stamps = list_images(folder)
     except OSError as error:
         return Seen({}, {}, error.strerror or str(error))
     unknown = [
@@ -89,24 +89,6 @@ def _look(folder: Path, known: Mapping[str, tuple[FileStamp, ImageState]]) -> Se
         if parsed is not None:
             found[name] = look_at(folder / name, parsed)
     return Seen(stamps, found)
-
-
-def _list_images(folder: Path) -> dict[str, FileStamp]:
-    """List the image files of a folder, each volume's in the order of its points."""
-    stamps = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = parse_image_name(entry.name)
-            if name is None or name.part:
-                continue
-            try:
-                if entry.is_file():
-                    status = entry.stat()
-                    stamps.append((name, FileStamp(entry.name, status.st_size, status.st_mtime_ns)))
-            except FileNotFoundError:
-                continue  # gone between listing and looking
-    stamps.sort(key=lambda found: (found[0].volume, found[0].base, found[0].number or 0, found[1].name))
-    return {stamp.name: stamp for _, stamp in stamps}
 
 
 def _record(context: AgentContext, session: Session, folder: Folder, seen: Seen) -> list[int]:

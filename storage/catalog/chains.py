@@ -39,6 +39,7 @@ def chain_for(
             volume=volume,
             base_number=base_number,
             next_due_at=now,
+            revision=0,
             fence=0,
         )
         session.add(chain)
@@ -60,10 +61,11 @@ def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[t
 
 
 def make_due(session: Session, chain_id: int, now: datetime) -> None:
-    """Make a chain due for planning, because something about it changed."""
+    """Make a chain due for planning, because something about it changed; a plan under way is out of date."""
     chain = session.get(Chain, chain_id)
-    if chain is not None and chain.next_due_at > now:
-        chain.next_due_at = now
+    if chain is not None:
+        chain.next_due_at = min(chain.next_due_at, now)
+        chain.revision += 1
 
 
 def images_of_chain(session: Session, chain_id: int) -> list[Image]:

@@ -123,6 +123,7 @@ class Chain(Model):
         base_number: number of the base in file names.
         next_due_at: when something may be due for the chain (calendar).
         waits_for: in words, why what is due cannot be done yet; None if nothing holds it up.
+        revision: counts what happened to the chain, so that a plan knows whether it is out of date.
         fence: counts its leases; work begun under an older one cannot be recorded.
     """
 
@@ -136,6 +137,7 @@ class Chain(Model):
     base_number: Mapped[int]
     next_due_at: Mapped[datetime] = mapped_column(index=True)
     waits_for: Mapped[str | None]
+    revision: Mapped[int] = mapped_column(default=0)
     fence: Mapped[int] = mapped_column(default=0)
 
 

@@ -128,6 +128,22 @@ def test_two_consolidations_of_one_chain_at_once(tmp_path: Path, stock: Stock):
         assert {path.name for path in run.folder.glob("*.sp*")} == {*stock.names, DAILY_ONE, DAILY_TWO}
 
 
+def test_a_day_is_not_summed_up_before_all_that_lies_there_is_known(tmp_path: Path, stock: Stock):
+    """After a pause the tick may come before the scan: then the last images are not in the catalogue yet."""
+    with AgentRun(tmp_path) as run:
+        land(run, stock, 3)
+        run.stop()
+        shutil.copyfile(stock.images[3], run.folder / stock.names[3])
+        catalog = Catalog(sqlite_url(run.state_dir / "catalogue.sqlite"))
+        consolidate_chain(_context(run, catalog), Hints(make_broker("unix:///nowhere?db=0", "nobody")), 1)
+        catalog.close()
+        assert run.chains()[0].waits_for == f"a scan of {stock.names[3]}"
+        run.clock.set(DAY_THREE)
+        run.start().wait_until_ready().wait_good(DAILY_ONE)
+        assert set(run.states()) == {*stock.names[:4], DAILY_ONE}
+        assert run.chains()[0].waits_for is None
+
+
 def test_a_worker_thought_dead_cannot_record_its_result(tmp_path: Path, stock: Stock):
     with AgentRun(tmp_path) as run:
         land(run, stock, 4)

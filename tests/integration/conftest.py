@@ -63,3 +63,10 @@ def agent(tmp_path: Path) -> Iterator[AgentRun]:
     """An agent that is started; the test may stop and start it as it likes."""
     with AgentRun(tmp_path) as run:
         yield run
+
+
+@pytest.fixture
+def patient_agent(tmp_path: Path) -> Iterator[AgentRun]:
+    """An agent that lets incomplete files stand for longer than any test takes."""
+    with AgentRun(tmp_path, {"ROLLFORWARD_SETTLE_S": "120"}) as run:
+        yield run

@@ -56,7 +56,8 @@ def test_what_was_there_before_the_start_is_found(tmp_path: Path, stock: Stock):
         run.wait_good(*stock.names)
 
 
-def test_a_slow_copy_is_not_taken_before_its_end(agent: AgentRun, stock: Stock):
+def test_a_slow_copy_is_not_taken_before_its_end(patient_agent: AgentRun, stock: Stock):
+    agent = patient_agent
     base = stock.images[0]
     content = base.read_bytes()
     target = agent.folder / base.name
@@ -75,7 +76,8 @@ def test_a_slow_copy_is_not_taken_before_its_end(agent: AgentRun, stock: Stock):
     assert len(agent.events(EventKind.LANDED)) == 1
 
 
-def test_a_copy_that_begins_with_its_end_is_not_called_bad(agent: AgentRun, stock: Stock):
+def test_a_copy_that_begins_with_its_end_is_not_called_bad(patient_agent: AgentRun, stock: Stock):
+    agent = patient_agent
     base = stock.images[0]
     content = base.read_bytes()
     target = agent.folder / base.name

@@ -54,7 +54,7 @@ def test_what_is_due_can_be_done_and_is_then_no_longer_due(world, zone, hours):
     assert due_dailies(spans, now, zone) == ()
 
 
-@given(worlds(gaps=False, merges_max=0, days=True), ZONES)
+@given(worlds(gaps=False, more_max=0, days=True), ZONES)
 def test_with_nothing_missing_every_point_gets_into_a_daily(world, zone):
     now = world.states[-1].point.time + timedelta(days=3)
     spans = world.spans

@@ -57,7 +57,7 @@ def spans_of(folder: Path) -> list[Span]:
 
 
 @settings(max_examples=max(10, settings.default.max_examples // 16))
-@given(worlds(gaps=False, merges_max=0), st.data())
+@given(worlds(gaps=False, more_max=0), st.data())
 def test_whatever_was_merged_and_lost_restores_exactly_where_a_way_is_left(world: World, data):
     line = [world.states[index] for index in world.line_to(len(world.states) - 1)]
     with TemporaryDirectory() as temporary:

@@ -39,7 +39,7 @@ def test_any_mixture_becomes_the_end(world, data):
         assert apply(without_hidden(image), disk) == end
 
 
-@given(worlds(gaps=False, merges_max=5), st.data())
+@given(worlds(gaps=False), st.data())
 def test_what_is_torn_is_repaired_by_the_same_span_or_a_wider_one(world, data):
     for image in world.images:
         disk = draw_disk(data, world, image)

@@ -109,7 +109,7 @@ def test_what_was_planned_leads_there(world, garbage):
             assert apply(merged, garbage if after is None else after.disk) == upto.disk
 
 
-@given(worlds(gaps=False, merges_max=0), st.data())
+@given(worlds(gaps=False, more_max=0), st.data())
 def test_forks_are_refused(world, data):
     after = data.draw(st.integers(0, len(world.states) - 1))
     upto = data.draw(st.integers(0, len(world.states) - 1))

@@ -31,7 +31,7 @@ def check_ways_on(world: World, disk: bytes, cursor: Cursor) -> None:
             assert apply_path([world.image(span) for span in path], disk) == state.disk
 
 
-@given(worlds(gaps=False, merges_max=6), CHOICES, st.data())
+@given(worlds(gaps=False), CHOICES, st.data())
 def test_whatever_is_torn_and_taken_up_again(world, garbage, data):
     disk, cursor = garbage, Cursor.blank()
     for _ in range(data.draw(st.integers(1, 6), "steps")):
@@ -53,7 +53,7 @@ def test_whatever_is_torn_and_taken_up_again(world, garbage, data):
     check_ways_on(world, disk, cursor)
 
 
-@given(worlds(merges_max=6), st.data())
+@given(worlds(), st.data())
 def test_every_tear_from_every_point(world, data):
     choices = data.draw(CHOICES, "torn")
     for image in world.images:

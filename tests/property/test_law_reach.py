@@ -11,7 +11,7 @@ from tests.property.byte_model import apply_path
 from tests.property.worlds import CHOICES, marked_spans, worlds
 
 
-@given(worlds(), st.data())
+@given(worlds(more_max=12), st.data())
 def test_the_fewest_files_are_found_just_where_there_is_a_way(world, data):
     spans = data.draw(marked_spans(world))
     told = world.tell_tale()
@@ -32,7 +32,7 @@ def test_the_way_leads_to_exactly_that_state(world, garbage):
             assert apply_path([world.image(span) for span in path], garbage) == state.disk
 
 
-@given(worlds(), st.data())
+@given(worlds(more_max=12), st.data())
 def test_the_same_holds_from_where_a_disk_stands(world, data):
     standing = data.draw(st.sampled_from(world.states))
     told = world.tell_tale()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import strategies as st
 
@@ -13,17 +15,15 @@ from policies.points import Point, PointId, Span
 from tests.property.byte_model import DISK_BYTES, DISK_GRANULES, Image, State, TellTale, capture, merge
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
-POINTS_MAX = 7
+POINTS = (1, 2, 3, 4, 5, 6, 6, 7, 7, 8)
+"""How many points there are; most that is worth finding out takes more than a few."""
+
 CHOICES = st.binary(min_size=DISK_BYTES, max_size=DISK_BYTES)
 """A choice for each byte of the disk."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How an image came about: captured between two points (by index), or merged from images (by index)."""
-
-    points: tuple[int | None, int] | None = None
-    sources: tuple[int, ...] = ()
+Stretch = tuple[int | None, ...]
+"""What an image leads from and the points that it covers, as indexes of states; None for nothing."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,22 @@ class World:
     Attributes:
         states: the states, parents before children.
         parents: the index of each state's parent; None for the first.
-        made: all images that ever were.
-        recipes: how each of them came about.
-        lost: indexes of those that are no longer there.
+        images: the images.
+        stretches: which states each image was made from.
     """
 
     states: tuple[State, ...]
     parents: tuple[int | None, ...]
-    made: tuple[Image, ...] = ()
-    recipes: tuple[Recipe, ...] = ()
-    lost: frozenset[int] = frozenset()
-
-    @property
-    def images(self) -> tuple[Image, ...]:
-        """The images that are there."""
-        return tuple(image for index, image in enumerate(self.made) if index not in self.lost)
+    images: tuple[Image, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
 
     @property
     def spans(self) -> tuple[Span, ...]:
         return tuple(image.span for image in self.images)
+
+    def point(self, index: int | None) -> Point:
+        assert index is not None
+        return self.states[index].point
 
     def state(self, point: Point | PointId) -> State:
         wanted = point.id if isinstance(point, Point) else point
@@ -76,79 +73,97 @@ class World:
             lasting = sum(1 << (2 * ancestor) for ancestor in self.line_to(index))
             states[state.point.id] = lasting | 1 << (2 * index + 1)
         every = (1 << (2 * len(self.states))) - 1
-        holds: list[int] = []
-        sets: list[int] = []
-        for recipe in self.recipes:
-            if recipe.points is not None:
-                older, newer = recipe.points
-                after = states[self.states[newer].point.id]
-                changed = every if older is None else after ^ states[self.states[older].point.id]
-                holds.append(changed)
-                sets.append(after & changed)
-                continue
+        holds: dict[str, int] = {}
+        sets: dict[str, int] = {}
+        for image, stretch in zip(self.images, self.stretches, strict=True):
             held = ones = 0
-            for source in recipe.sources:
-                held |= holds[source]
-                ones = (ones & ~holds[source]) | sets[source]
-            holds.append(held)
-            sets.append(ones)
-        names = [image.span.name for image in self.made]
-        return TellTale(
-            states=states,
-            holds=dict(zip(names, holds, strict=True)),
-            sets=dict(zip(names, sets, strict=True)),
-            spans={image.span.name: image.span for image in self.made},
-            every=every,
-        )
+            for older, newer in pairwise(stretch):
+                after = states[self.point(newer).id]
+                changed = every if older is None else after ^ states[self.point(older).id]
+                held |= changed
+                ones = (ones & ~changed) | (after & changed)
+            holds[image.span.name], sets[image.span.name] = held, ones
+        return TellTale(states, holds, sets, {span.name: span for span in self.spans}, every)
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, gaps: bool = True, merges_max: int = 4, days: bool = False) -> World:
+def worlds(draw: st.DrawFn, *, gaps: bool = True, more_max: int = 6, days: bool = False) -> World:
     """Draw a world.
+
+    Hypothesis draws how large it is, and a seed for all else: so it can still find a smaller world that fails,
+    yet draws no world twice, of which there would be many.
 
     Args:
         draw: what Hypothesis draws with.
-        gaps: whether images may be lost, once they have served.
-        merges_max: how many merged images there may be.
+        gaps: whether captured images may be lost.
+        more_max: how many images there may be beside those captured one after the other.
         days: whether points lie many hours apart, so that their days differ.
     """
-    states, parents = _draw_states(draw, days)
+    count, more = draw(st.sampled_from(POINTS)), draw(st.integers(0, more_max))
+    chance = random.Random(draw(st.integers(0, (1 << 48) - 1)))
+    states, parents = _some_states(chance, count, days)
     world = World(states, parents)
-    images: list[Image] = []
-    recipes: list[Recipe] = []
-    for index, parent in enumerate(parents):
-        images.append(_draw_capture(draw, states, parent, index, f"i{index}"))
-        recipes.append(Recipe(points=(parent, index)))
-    _merge_some(draw, images, recipes, merges_max)
-    for number in range(draw(st.integers(0, 2))):
-        older, newer = _draw_leap(draw, world, images)
-        if older != newer:
-            images.append(_draw_capture(draw, states, older, newer, f"d{number}"))
-            recipes.append(Recipe(points=(older, newer)))
-        _merge_some(draw, images, recipes, merges_max)
-    lost = draw(st.frozensets(st.integers(0, len(images) - 1), max_size=len(images) // 2)) if gaps else ()
-    return World(states, parents, tuple(images), tuple(recipes), frozenset(lost))
+    stretches: list[Stretch] = list(zip(parents, range(count), strict=True))
+    if gaps and chance.random() < 0.6:
+        stretches = [
+            stretch for stretch in stretches if chance.random() > (0.1 if stretch[0] is None else 0.5)
+        ]
+    stretches += [_some_stretch(chance, world) for _ in range(more)]
+    images = [_some_image(chance, states, stretch, f"s{number}") for number, stretch in enumerate(stretches)]
+    return World(states, parents, tuple(images), tuple(stretches))
 
 
-def _draw_leap(draw: st.DrawFn, world: World, images: Sequence[Image]) -> tuple[int, int]:
-    """Draw what a differential leads from and to, by index: often what a merged image leads from and to."""
-    merged = [image.span for image in images if image.span.start and len(image.span.covers) > 1]
-    if merged and draw(st.booleans()):
-        span = draw(st.sampled_from(merged))
-        points = [state.point for state in world.states]
-        assert span.start is not None
-        return points.index(span.start), points.index(span.end)
-    newer = draw(st.integers(0, len(world.states) - 1))
-    return draw(st.sampled_from(world.line_to(newer))), newer
+def _some_stretch(chance: random.Random, world: World) -> Stretch:
+    """Choose points of a line: all of a part of it, as what is rolled up has, or leaping over some."""
+    end = chance.randrange(len(world.states))
+    line = (None, *world.line_to(end))
+    first = chance.randrange(len(line) - 1)
+    leaps = chance.random() < 0.3
+    between = (index for index in line[first + 1 : -1] if not leaps or chance.random() < 0.5)
+    return (line[first], *between, end)
 
 
-def _merge_some(draw: st.DrawFn, images: list[Image], recipes: list[Recipe], merges_max: int) -> None:
-    for _ in range(draw(st.integers(0, merges_max // 2))):
-        pairs = adjacent_pairs(images)
-        if pairs:
-            first, second = draw(st.sampled_from(pairs))
-            images.append(merge([images[first], images[second]], f"c{len(images)}"))
-            recipes.append(Recipe(sources=(first, second)))
+def _some_image(chance: random.Random, states: Sequence[State], stretch: Stretch, name: str) -> Image:
+    """Capture between the points of a stretch, at times more than what changed, and merge."""
+    captured = []
+    for older, newer in pairwise(stretch):
+        assert newer is not None
+        also = chance.sample(range(DISK_GRANULES), k=chance.choice([0, 0, 1, 2]))
+        captured.append(capture(None if older is None else states[older], states[newer], name, also))
+    return merge(captured, name)
+
+
+def _some_states(
+    chance: random.Random, count: int, days: bool
+) -> tuple[tuple[State, ...], tuple[int | None, ...]]:
+    states: list[State] = []
+    parents: list[int | None] = []
+    time = START
+    for index in range(count):
+        parent = None if index == 0 else index - 1
+        if index > 1 and chance.random() < 0.2:
+            parent = chance.randrange(index - 1)
+        size = DISK_BYTES if parent is None else states[parent].point.volume_bytes
+        if chance.random() < 0.35:
+            size = chance.choice([DISK_BYTES, chance.randint(1, DISK_BYTES)])
+        content = _some_content(chance, states, parent, size)
+        number = 0 if parent is None else states[parent].point.number + 1
+        time += timedelta(hours=chance.randint(1, 30) if days else 1)
+        identity = PointId(hashlib.md5(bytes([index])).digest())
+        states.append(State(Point(identity, number, time, size), content))
+        parents.append(parent)
+    return tuple(states), tuple(parents)
+
+
+def _some_content(chance: random.Random, states: Sequence[State], parent: int | None, size: int) -> bytes:
+    """Make a content: some bytes of the parent's changed, or an older state come back (A→B→A)."""
+    came_from = bytes(DISK_BYTES) if parent is None else states[parent].disk
+    if parent is not None and chance.random() < 0.25:
+        came_from = chance.choice(states).disk
+    content = bytearray(came_from[:size])
+    for _ in range(chance.choice([0, 1, 2, 4, 8, 24])):
+        content[chance.randrange(size)] = chance.randint(0, 2)
+    return bytes(content)
 
 
 def adjacent_pairs(images: Sequence[Image]) -> list[tuple[int, int]]:
@@ -169,47 +184,3 @@ def marked_spans(draw: st.DrawFn, world: World) -> tuple[Span, ...]:
         replace(span, verified=mark != 0, assumed=mark == 1, stored_bytes=mark)
         for span, mark in zip(world.spans, marks, strict=True)
     )
-
-
-def _draw_states(draw: st.DrawFn, days: bool) -> tuple[tuple[State, ...], tuple[int | None, ...]]:
-    states: list[State] = []
-    parents: list[int | None] = []
-    time = START
-    for index in range(draw(st.integers(1, POINTS_MAX))):
-        parent = None if index == 0 else index - 1
-        if index > 1 and _rarely(draw, 4):
-            parent = draw(st.integers(0, index - 2))
-        size = DISK_BYTES if parent is None else states[parent].point.volume_bytes
-        if _rarely(draw, 3):
-            size = draw(st.integers(1, DISK_BYTES))
-        content = _draw_content(draw, states, parent, size)
-        number = 0 if parent is None else states[parent].point.number + 1
-        time += timedelta(hours=draw(st.integers(1, 30)) if days else 1)
-        identity = PointId(hashlib.md5(bytes([index])).digest())
-        states.append(State(Point(identity, number, time, size), content))
-        parents.append(parent)
-    return tuple(states), tuple(parents)
-
-
-def _draw_content(draw: st.DrawFn, states: Sequence[State], parent: int | None, size: int) -> bytes:
-    """Draw a content: some bytes of the parent's changed, or that of an older state come back (A→B→A)."""
-    came_from = bytes(DISK_BYTES) if parent is None else states[parent].disk
-    if parent is not None and _rarely(draw, 4):
-        came_from = states[draw(st.integers(0, len(states) - 1))].disk
-    content = bytearray(came_from[:size])
-    for place in draw(st.lists(st.integers(0, DISK_BYTES - 1), max_size=8)):
-        if place < size:
-            content[place] = draw(st.integers(0, 2))
-    return bytes(content)
-
-
-def _draw_capture(
-    draw: st.DrawFn, states: Sequence[State], older: int | None, newer: int, name: str
-) -> Image:
-    also = draw(st.frozensets(st.integers(0, DISK_GRANULES - 1), max_size=2))
-    return capture(None if older is None else states[older], states[newer], name, also)
-
-
-def _rarely(draw: st.DrawFn, once_in: int) -> bool:
-    """Draw yes once in so many times; Hypothesis simplifies towards no."""
-    return draw(st.integers(0, once_in - 1)) == once_in - 1

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ops.show import fork_words, gap_words, size_words
+from ops.show import fork_words, gap_words, plain, size_words
 from policies.points import Point, PointId, Span
 from policies.reach import forks, gaps, reachable
 from storage.chain import Chain
@@ -28,13 +29,13 @@ def draw_chain(chain: Chain, rows: int | None, console: Console | None = None) -
         rows: how many of the newest points; None for all.
         console: where to; standard output if not given.
     """
-    out = console or Console(highlight=False)
+    out = console or Console(highlight=False, emoji=False)
     if not out.is_terminal:
         out.width = _PLAIN_WIDTH
     points = _points(chain.spans)
     total = size_words(sum(image.stored_bytes for image in chain.images))
     out.print(
-        f"[bold]{chain.volume}[/bold]  chain b{chain.base:03d}: {len(points)} points in time, "
+        f"[bold]{escape(plain(chain.volume))}[/bold]  chain b{chain.base:03d}: {len(points)} points in time, "
         f"{len(chain.images)} images, {total}"
     )
     first = 0 if rows is None else max(len(points) - rows, 0)
@@ -47,7 +48,8 @@ def draw_chain(chain: Chain, rows: int | None, console: Console | None = None) -
     for fork in forks(chain.spans):
         out.print(f"[yellow]fork:[/yellow] {fork_words(fork)}")
     for image in chain.unusable:
-        out.print(f"[red]bad:[/red]  {image.path.name}: {image.problem}")
+        words = plain(f"{image.path.name}: {image.problem}")
+        out.print(f"[red]bad:[/red]  {escape(words)}")
 
 
 def _points(spans: Sequence[Span]) -> list[Point]:
@@ -82,11 +84,11 @@ def _table(chain: Chain, points: Sequence[Point], first: int) -> Table:
     return table
 
 
-def _cells(images: Sequence[FoundImage]) -> tuple[str, str, str]:
+def _cells(images: Sequence[FoundImage]) -> tuple[str | Text, str, str]:
     if not images:
         return "", "", ""
     image = images[0]
-    return image.path.name, image.kind, size_words(image.stored_bytes)
+    return Text(plain(image.path.name)), image.kind, size_words(image.stored_bytes)
 
 
 def _lanes(spans: Sequence[Span], points: Sequence[Point]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 
 import click
 
@@ -59,6 +60,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; expected errors end with a message, a hint and the error's exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what a terminal's alphabet lacks is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli()
     except RollforwardError as error:

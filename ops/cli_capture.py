@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ops.show import image_fields, print_json, progress_bar, size_words
+from ops.show import image_fields, plain, print_json, progress_bar, size_words
 
 
 @click.command(
@@ -56,6 +56,6 @@ def capture(source: Path, folder: Path, volume: str, new_base: bool, as_json: bo
         return
     number = made.header.end.number
     click.echo(
-        f"{made.path}: {kind}, point {number}, {size_words(made.changed_bytes)} "
+        f"{plain(made.path)}: {kind}, point {number}, {size_words(made.changed_bytes)} "
         f"{'used' if kind == 'base' else 'changed'}, {size_words(made.stored_bytes)} stored"
     )

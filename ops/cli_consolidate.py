@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ops.show import image_fields, print_json, progress_bar, size_words
+from ops.show import image_fields, plain, print_json, progress_bar, size_words
 from policies.names import Tier
 from storage.chain import load_chain
 
@@ -74,6 +74,6 @@ def consolidate(
         return
     before = sum(span.stored_bytes for span in plan.sources)
     click.echo(
-        f"{made.path}: {len(plan.sources)} images, {size_words(before)}, "
+        f"{plain(made.path)}: {len(plan.sources)} images, {size_words(before)}, "
         f"became one of {size_words(made.stored_bytes)} that covers {len(made.header.covers)} points"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ops.show import print_json, progress_bar, size_words
+from ops.show import plain, print_json, progress_bar, size_words
 from policies.errors import FormatError
 from policies.points import Point
 from storage.chain import Chain, load_chain
@@ -36,7 +36,7 @@ class _Time(click.ParamType[datetime]):
             return value
         try:
             return datetime.fromisoformat(str(value)).astimezone()
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(
                 f"{value!r} is no time; write one like 2026-11-20T08:00 or 2026-11-20T08:00+01:00", param, ctx
             )
@@ -109,6 +109,7 @@ def restore(
                 "point": chosen.id.hex(),
                 "time": chosen.time.isoformat(),
                 "volume_bytes": done.volume_bytes,
+                "stored_bytes": sum(image.stat().st_size for image in path),
                 "written_bytes": done.written_bytes,
                 "status": "restored",
                 "images": [image.name for image in path],
@@ -118,5 +119,6 @@ def restore(
     files = f"{len(path)} images" if len(path) > 1 else "one image"
     when = chosen.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     click.echo(
-        f"{target}: point {chosen.number} of {chain.volume} ({when}), {size_words(done.volume_bytes)}, from {files}"
+        f"{plain(target)}: point {chosen.number} of {plain(chain.volume)} ({when}), "
+        f"{size_words(done.volume_bytes)}, from {files}"
     )

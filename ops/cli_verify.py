@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ops.show import image_fields, print_json, progress_bar, size_words
+from ops.show import image_fields, plain, print_json, progress_bar, size_words
 from policies.errors import StorageError
 from storage.folder import FoundImage, find_image, kind_of, scan_folder, stray_images
 
@@ -82,7 +82,9 @@ def _verify_one(path: Path, found: FoundImage | None, deep: bool, as_json: bool)
         )
         print_json(fields)
     elif reason is None:
-        click.echo(f"{click.style('good', fg='green')}  {path}  {kind}, {size_words(result.stored_bytes)}")
+        click.echo(
+            f"{click.style('good', fg='green')}  {plain(path)}  {kind}, {size_words(result.stored_bytes)}"
+        )
     else:
-        click.echo(f"{click.style('bad', fg='red', bold=True)}   {path}: {reason}")
+        click.echo(f"{click.style('bad', fg='red', bold=True)}   {plain(path)}: {plain(reason)}")
     return reason is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,37 @@ from storage.header import ImageHeader
 from storage.pipeline import Progress, no_progress
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+_LINE_KEYS = (
+    "path",
+    "kind",
+    "volume",
+    "number",
+    "point",
+    "parent",
+    "time",
+    "volume_bytes",
+    "stored_bytes",
+    "changed_bytes",
+    "status",
+    "reason",
+    "root",
+)
+"""Every line of JSON has these keys, in this order; null where they say nothing."""
+
+
+def plain(words: object) -> str:
+    """Say what others wrote (a path, a name, a reason) so that no terminal takes any of it for a command.
+
+    Args:
+        words: anything; control characters, changes of direction and the like are shown as escapes.
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode()
+        for letter in str(words)
+    )
 
 
 def size_words(size_bytes: float) -> str:
@@ -94,8 +126,10 @@ def fork_words(fork: Fork) -> str:
 
 
 def print_json(fields: dict[str, object]) -> None:
-    """Print one JSON object on one line."""
-    click.echo(json.dumps(fields, ensure_ascii=False))
+    """Print one JSON object on one line: the common keys first, then those of its own."""
+    whole = dict.fromkeys(_LINE_KEYS) | fields
+    line = json.dumps(whole, ensure_ascii=False)
+    click.echo(line if plain(line) == line else json.dumps(whole).replace("\x7f", "\\u007f"))
 
 
 def show_error(error: RollforwardError, *, as_json: bool) -> None:
@@ -104,6 +138,7 @@ def show_error(error: RollforwardError, *, as_json: bool) -> None:
         print_json(
             {
                 "path": error.path,
+                "kind": "error",
                 "status": "error",
                 "reason": str(error),
                 "hint": error.hint,
@@ -111,9 +146,9 @@ def show_error(error: RollforwardError, *, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {plain(error)}", err=True)
     if error.hint:
-        click.echo(f"       {error.hint}", err=True)
+        click.echo(f"       {plain(error.hint)}", err=True)
 
 
 @contextmanager
@@ -135,12 +170,12 @@ def progress_bar(words: str, *, quiet: bool) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(words, total=None)
+        task = bar.add_task(plain(words), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -80,7 +80,8 @@ def kind_of(name: ImageName | None, header: ImageHeader | None) -> str:
         return "base" if header.end.number == 0 else "full"
     if len(header.covers) > 1:
         return "consolidated"
-    return Tier.INCREMENTAL.value if header.end.number == header.start.number + 1 else "differential"
+    is_differential = name is not None and name.differential is not None
+    return "differential" if is_differential else Tier.INCREMENTAL.value
 
 
 def find_image(path: Path) -> FoundImage | None:

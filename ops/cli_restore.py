@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from ops.show import plain, print_json, progress_bar, size_words
 from policies.errors import FormatError
 from policies.points import Point
 from storage.chain import Chain, load_chain
+
+if TYPE_CHECKING:
+    from hsr.restore import Restored
 
 
 def _choose(chain: Chain, number: int | None, at: datetime | None) -> Point:
@@ -24,6 +29,24 @@ def _show_way_round(error: FormatError, chain: Chain, point: Point) -> None:
     bad = Path(error.path or "").name
     if bad in {image.path.name for image in chain.images} and chain.without({bad}).leads_to(point):
         error.hint = f"Other images lead to point {point.number} too: say --without {bad!r}."
+
+
+def _print_line(chain: Chain, done: Restored, images: Sequence[Path]) -> None:
+    print_json(
+        {
+            "path": str(done.target),
+            "kind": "restore",
+            "volume": chain.volume,
+            "number": done.point.number,
+            "point": done.point.id.hex(),
+            "time": done.point.time.isoformat(),
+            "volume_bytes": done.volume_bytes,
+            "stored_bytes": sum(image.stat().st_size for image in images),
+            "written_bytes": done.written_bytes,
+            "status": "restored",
+            "images": [image.name for image in images],
+        }
+    )
 
 
 class _Time(click.ParamType[datetime]):
@@ -100,21 +123,7 @@ def restore(
             _show_way_round(error, chain, chosen)
             raise
     if as_json:
-        print_json(
-            {
-                "path": str(target),
-                "kind": "restore",
-                "volume": chain.volume,
-                "number": chosen.number,
-                "point": chosen.id.hex(),
-                "time": chosen.time.isoformat(),
-                "volume_bytes": done.volume_bytes,
-                "stored_bytes": sum(image.stat().st_size for image in path),
-                "written_bytes": done.written_bytes,
-                "status": "restored",
-                "images": [image.name for image in path],
-            }
-        )
+        _print_line(chain, done, path)
         return
     files = f"{len(path)} images" if len(path) > 1 else "one image"
     when = chosen.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -227,19 +227,10 @@ def _carry_out(context: AgentContext, hints: Hints, task: _Task) -> bool:
 def _record(context: AgentContext, session: Session, task: _Task, published: Published) -> Image:
     chain = check_fence(session, task.state.chain.id, task.fence)
     end_attempt(session, task.attempt_id, context.holder)
-    status = published.path.stat()
-    stamp = FileStamp(published.path.name, status.st_size, status.st_mtime_ns)
-    name = image_name(chain.volume, chain.base_number, task.due.upto.number, (task.due.tier,))
-    known = _image_named(session, chain.folder_id, stamp.name)
-    found = look_at(published.path, name)
-    image = take_in(context, session, chain.folder_id, known, stamp, found)
-    image.root = published.root
-    image.hinted_at = context.machine_clock()
-    session.flush()
     context.note(
         session,
         EventKind.CONSOLIDATED,
-        image.name,
+        published.path.name,
         f"{_listed(task.plan.sources)} rolled up: {task.due.reason}",
         folder_id=chain.folder_id,
         chain_id=chain.id,
@@ -250,6 +241,14 @@ def _record(context: AgentContext, session: Session, task: _Task, published: Pub
             "root": published.root.hex(),
         },
     )
+    status = published.path.stat()
+    stamp = FileStamp(published.path.name, status.st_size, status.st_mtime_ns)
+    name = image_name(chain.volume, chain.base_number, task.due.upto.number, (task.due.tier,))
+    known = _image_named(session, chain.folder_id, stamp.name)
+    image = take_in(context, session, chain.folder_id, known, stamp, look_at(published.path, name))
+    image.root = published.root
+    image.hinted_at = context.machine_clock()
+    session.flush()
     return image
 
 

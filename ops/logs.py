@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
-_QUIET = {"dramatiq": logging.WARNING, "watchdog": logging.WARNING}
+_QUIET: Final = {"dramatiq": logging.WARNING, "watchdog": logging.WARNING}
+_DIM, _BOLD, _GREEN, _YELLOW, _RED = "2", "1", "32", "33", "31"
+_LEVEL_COLOURS: Final = {"warning": _YELLOW, "error": _RED, "critical": _RED}
+_NOT_FOR_PEOPLE: Final = {"logger", "folder", "chain", "root"}
+_IN_TEXT: Final = _NOT_FOR_PEOPLE | {"kind", "number", "point_time", "stored_bytes", "sources", "day"}
+"""Fields that an entry's text says already."""
 
 
 def set_up_logging(log_format: str, *, stream: TextIO | None = None) -> None:
@@ -30,7 +35,7 @@ def set_up_logging(log_format: str, *, stream: TextIO | None = None) -> None:
     last: list[Processor] = (
         [structlog.processors.JSONRenderer(ensure_ascii=False)]
         if as_json
-        else [_for_people, structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=13)]
+        else [LineRenderer(colours=out.isatty())]
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
@@ -51,8 +56,36 @@ def set_up_logging(log_format: str, *, stream: TextIO | None = None) -> None:
     )
 
 
-def _for_people(
-    _logger: logging.Logger, _method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    """Leave out what a person at a terminal does not need: digests, row numbers, logger names."""
-    return {key: value for key, value in event.items() if key not in {"logger", "root", "folder", "chain"}}
+class LineRenderer:
+    """Writes a log entry as one line for people: time, what happened, to what, in words, and further fields.
+
+    Args:
+        colours: whether the terminal shows them.
+    """
+
+    def __init__(self, *, colours: bool) -> None:
+        self._colours = colours
+
+    def __call__(self, _logger: object, _method: str, entry: EventDict) -> str:
+        """Return the line, and a traceback below it if there is one."""
+        level = str(entry.pop("level", "info"))
+        at, what = str(entry.pop("timestamp", "")), str(entry.pop("event", ""))
+        trace = entry.pop("exception", None)
+        subject, text = entry.pop("subject", entry.get("logger", "")), entry.pop("text", "")
+        hidden = _IN_TEXT if text else _NOT_FOR_PEOPLE
+        fields = "  ".join(f"{key}={value}" for key, value in entry.items() if key not in hidden)
+        line = "  ".join(
+            part
+            for part in (
+                self._paint(at, _DIM),
+                self._paint(f"{what:<14}", _LEVEL_COLOURS.get(level, _GREEN)),
+                self._paint(str(subject), _BOLD),
+                str(text),
+                self._paint(fields, _DIM),
+            )
+            if part
+        )
+        return f"{line}\n{trace}" if trace else line
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if text and self._colours else text

@@ -64,20 +64,19 @@ def due_dailies(spans: Iterable[Span], now: datetime, zone: tzinfo) -> tuple[Due
 
     Returns:
         One for each local day that has ended, on each line of ancestry, that has points, whose spans lie
-        there without a gap, and that no consolidation holds as yet; oldest day first. A day that still runs
-        has none.
+        there without a gap, and of which no consolidation holds as many points as could be merged; oldest
+        day first. A day that still runs has none.
     """
     tree = trace_ancestry(spans)
     places = _places(tree, zone)
-    joined = _joined(tree, places)
+    mergeable = _mergeable(tree, places)
     rolled_up = _rolled_up(tree, places)
     due = [
         _due(place.after, point, places, zone)
         for point, place in _day_ends(tree, places)
         if place.after is not None
         and place.day_end <= now
-        and point.id in joined
-        and point.id not in rolled_up
+        and mergeable.get(point.id, 0) > rolled_up.get(point.id, 0)
     ]
     return tuple(sorted(due, key=lambda rollup: (rollup.day, rollup.upto.number, rollup.upto.id)))
 
@@ -111,23 +110,25 @@ def _day_ends(tree: Ancestry, places: Mapping[PointId, _Place]) -> Iterator[tupl
             yield point, place
 
 
-def _joined(tree: Ancestry, places: Mapping[PointId, _Place]) -> frozenset[PointId]:
-    """Find the points to which spans lie end to start from where the day began: those can be merged."""
-    joined: set[PointId] = set()
+def _mergeable(tree: Ancestry, places: Mapping[PointId, _Place]) -> Mapping[PointId, int]:
+    """Find the points to which spans lie end to start from where the day began, and how many they can cover."""
+    mergeable: dict[PointId, int] = {}
     for span in sorted(tree.spans, key=lambda span: span.start.number if span.start else -1):
         after = places[span.end.id].after
         if span.start is None or after is None:
             continue
-        begins = span.start.id == after.id
-        goes_on = span.start.id in joined and places[span.start.id].after == after
-        if begins or goes_on:
-            joined.add(span.end.id)
-    return frozenset(joined)
+        covered = len(span.covers)
+        if span.start.id != after.id:
+            if span.start.id not in mergeable or places[span.start.id].after != after:
+                continue
+            covered += mergeable[span.start.id]
+        mergeable[span.end.id] = max(covered, mergeable.get(span.end.id, 0))
+    return mergeable
 
 
-def _rolled_up(tree: Ancestry, places: Mapping[PointId, _Place]) -> frozenset[PointId]:
-    """Find the points whose day, up to them, some consolidation holds without leaving a point out."""
-    rolled_up: set[PointId] = set()
+def _rolled_up(tree: Ancestry, places: Mapping[PointId, _Place]) -> Mapping[PointId, int]:
+    """Find the points whose day, up to them, some consolidation holds, and how many points of it at most."""
+    rolled_up: dict[PointId, int] = {}
     for span in tree.spans:
         name = parse_image_name(span.name)
         is_consolidation = len(span.covers) > 1 or (name is not None and name.is_consolidation)
@@ -135,13 +136,11 @@ def _rolled_up(tree: Ancestry, places: Mapping[PointId, _Place]) -> frozenset[Po
             continue
         rank = {point.id: index for index, point in enumerate((span.start, *span.covers))}
         for point in span.covers:
-            place = places[point.id]
-            if place.after is None or place.after.id not in rank:
-                continue
-            held = rank[point.id] - rank[place.after.id]
-            if held == place.depth - places[place.after.id].depth:
-                rolled_up.add(point.id)
-    return frozenset(rolled_up)
+            after = places[point.id].after
+            if after is not None and after.id in rank:
+                held = rank[point.id] - rank[after.id]
+                rolled_up[point.id] = max(held, rolled_up.get(point.id, 0))
+    return rolled_up
 
 
 def _due(after: Point, upto: Point, places: Mapping[PointId, _Place], zone: tzinfo) -> DueRollup:

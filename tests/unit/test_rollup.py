@@ -101,6 +101,15 @@ def test_a_consolidation_that_leaves_a_point_out_is_no_daily():
     assert [rollup.upto for rollup in due_dailies([*made.spans, leaping], WEEK_LATER, UTC)] == [made[3]]
 
 
+def test_a_point_that_is_known_and_cannot_be_merged_does_not_keep_a_day_due():
+    made = chain("b diff(0>2) i3 full(0-2)", times=days("0 1 2 3"))
+    (rollup,) = due_dailies(made.spans, WEEK_LATER, UTC)
+    plan = plan_merge(made.spans, rollup.after, rollup.upto)
+    assert made.words(plan.covers) == "2 3"
+    daily = Span("D_VOL-b001-i003-cd.spi", plan.start, plan.covers)
+    assert due_dailies([*made.spans, daily], WEEK_LATER, UTC) == ()
+
+
 def test_a_late_arrival_gives_a_daily_of_its_own_reach():
     made = chain("b i1 i2 cd(1-2) i3", times=days("0 1 2 3"))
     assert due(made, WEEK_LATER) == ["0-3"]

@@ -77,5 +77,9 @@ def test_fingerprints(tell: Tell, bed: Bed) -> None:
     tell("fingerprints cut back, lost, damaged, stale", lambda: exactness.lost_fingerprints(bed))
 
 
+def test_combined_names(tell: Tell, bed: Bed) -> None:
+    tell("names of several tiers", lambda: exactness.combined_names(bed))
+
+
 def test_time(tell: Tell, bed: Bed) -> None:
     tell("restored by time", lambda: exactness.by_time(bed))

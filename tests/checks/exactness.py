@@ -136,6 +136,19 @@ def by_time(bed: Bed) -> str:
     return f"point {wanted} found by its time"
 
 
+def combined_names(bed: Bed) -> str:
+    """An image that stands for several tiers at once is read like any other."""
+    folder = bed.linked(bed.chain)
+    made = bed.consolidate(folder, 0, bed.per_day, "daily")
+    for number in range(1, bed.per_day + 1):
+        (folder / f"{VOLUME}-b001-i{number:03d}.spi").unlink()
+    for ending in ("-cd-cw.spi", "-cd-cm-cr.spi"):
+        made = made.rename(folder / f"{VOLUME}-b001-i{bed.per_day:03d}{ending}")
+        bed.must_verify(folder)
+        bed.must_restore(folder, [bed.per_day, bed.per_day + 1])
+    return "-cd-cw and -cd-cm-cr read"
+
+
 def device_capture(bed: Bed) -> str:
     """Captures of a block device are those of a file; a device that is mounted read-write is refused."""
     folder = bed.new_folder()

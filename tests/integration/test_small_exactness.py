@@ -46,7 +46,8 @@ def test_resized_volume(resized: Bed, check: Callable[[Bed], str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "check", [exactness.two_makers_agree, exactness.by_time, exactness.lost_fingerprints]
+    "check",
+    [exactness.two_makers_agree, exactness.by_time, exactness.combined_names, exactness.lost_fingerprints],
 )
 def test_more_of_it(lived_in: Bed, check: Callable[[Bed], str]) -> None:
     assert check(lived_in)

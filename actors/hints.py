@@ -44,6 +44,7 @@ class Hints:
 
     def __init__(self, broker: dramatiq.Broker) -> None:
         self._broker = broker
+        self._reaches = True
 
     def folder_changed(self, folder_id: int) -> bool:
         """Have a folder looked at; tell whether the hint was sent."""
@@ -64,6 +65,11 @@ class Hints:
         try:
             self._broker.enqueue(message)
         except (RedisError, DramatiqError) as error:
-            _log.warning("hint not sent, the next tick sends it again", job=job.name, reason=str(error))
+            if self._reaches:
+                _log.warning("no way to Redis: work waits in the catalogue until there is", reason=str(error))
+            self._reaches = False
             return False
+        if not self._reaches:
+            _log.info("Redis is back")
+        self._reaches = True
         return True

@@ -10,6 +10,9 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 _QUIET: Final = {"dramatiq": logging.WARNING, "watchdog": logging.WARNING}
+REPEAT_AFTER_S: Final = 30.0
+"""A library's message is written again after so long."""
+
 _DIM, _BOLD, _GREEN, _YELLOW, _RED = "2", "1", "32", "33", "31"
 _LEVEL_COLOURS: Final = {"warning": _YELLOW, "error": _RED, "critical": _RED}
 _NOT_FOR_PEOPLE: Final = {"logger", "folder", "chain", "root"}
@@ -47,6 +50,7 @@ def set_up_logging(log_format: str, *, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    handler.addFilter(Sparingly())
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
     structlog.configure(
@@ -54,6 +58,24 @@ def set_up_logging(log_format: str, *, stream: TextIO | None = None) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+class Sparingly(logging.Filter):
+    """Lets a library repeat itself only now and then: six consumers that lost Redis say so many times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be written: all of ours, and those of a library that are not repetitions."""
+        if record.name.partition(".")[0] not in _QUIET:
+            return True
+        what = str(record.msg)
+        if record.created < self._said.get(what, 0.0) + REPEAT_AFTER_S:
+            return False
+        self._said[what] = record.created
+        return True
 
 
 class LineRenderer:

@@ -73,3 +73,17 @@ def test_people_see_a_traceback_below_its_line():
     first, *rest = out.getvalue().splitlines()
     assert "failed" in first
     assert rest[-1] == "ValueError: odd"
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_library_does_not_repeat_itself():
+    out = io.StringIO()
+    set_up_logging("json", stream=out)
+    for consumer in ("verify", "consolidate"):
+        for _ in range(3):
+            logging.getLogger(f"dramatiq.worker.ConsumerThread({consumer})").critical("lost: %s", consumer)
+            logging.getLogger("agent").warning("ours")
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == [
+        "lost: verify",
+        *["ours"] * 6,
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -20,6 +21,9 @@ _COMMANDS = {
     "up": ("ops.cli_agent:up", "Run the agent: watch, verify, roll up."),
     "demo": ("ops.cli_demo:demo", "See all of it at work on a small real volume."),
 }
+
+
+_OPEN_FILES = 65_536
 
 
 class _LazyGroup(click.Group):
@@ -58,8 +62,17 @@ def cli() -> None:
     """
 
 
+def _allow_open_files() -> None:
+    """Have as many open files as the system grants: a chain may have thousands of images, open all at once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> None:
     """Run the command line; expected errors end with a message, a hint and the error's exit code."""
+    _allow_open_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what a terminal's alphabet lacks is shown as an escape
             stream.reconfigure(errors="backslashreplace")

@@ -185,23 +185,29 @@ def _write_changes(
     with Overlay(chain.path) as overlay:
         before = load_fingerprints(fingerprints_path(folder, volume, chain.base), _state_key(chain.parent))
         if before is None:
-            before = fingerprints_of(overlay)
+            before = fingerprints_of(overlay, len(scan.prints))
         for frames in scan.difference(header, overlay, before):
             writer.append(frames.records, frames.stored)
     return scan.prints
 
 
-def fingerprints_of(overlay: Overlay) -> Fingerprints:
+def fingerprints_of(overlay: Overlay, blocks: int) -> Fingerprints:
     """Make the fingerprints of the state that an overlay leads to, by decoding all of it.
+
+    Args:
+        overlay: the images.
+        blocks: how many blocks are of interest; the volume may have had fewer or more.
 
     Raises:
         FormatError: an image is damaged.
         StorageError: one cannot be read.
     """
-    prints: Fingerprints = np.zeros((overlay.block_count, layout.FRAME_DIGEST_BYTES), np.uint8)
+    count = min(overlay.block_count, blocks)
+    prints: Fingerprints = np.zeros((count, layout.FRAME_DIGEST_BYTES), np.uint8)
 
     def fingerprint(stripe: Stripe) -> None:
-        for row in np.flatnonzero(kernels.filled_blocks(stripe.plain.view(np.uint64))).tolist():
+        filled = kernels.filled_blocks(stripe.plain.view(np.uint64)) & (stripe.blocks < count)
+        for row in np.flatnonzero(filled).tolist():
             prints[stripe.blocks[row]] = np.frombuffer(frame_digest(stripe.plain[row].data), np.uint8)
 
     with closing(BlockReader(overlay).map_stripes(fingerprint)) as stripes:

@@ -24,6 +24,9 @@ from storage.image import ImageReader, Records
 _WINDOW_PAGES: Final = 256
 """Index pages of all layers together that a window aims at: 16 MiB."""
 
+_REACH_BLOCKS: Final = 1 << 14
+"""Blocks are looked up together within stretches of so many, whose records are 1 MiB of an index."""
+
 _ORIGIN_LIMIT: Final = (1 << 32) - 1
 
 
@@ -187,7 +190,16 @@ class Overlay:
         return Window(first_block, stop_block, records, layer[order], need_lo, need_hi)
 
     def of_blocks(self, blocks: npt.NDArray[np.int64]) -> Window:
-        """Return the frames of the given blocks (ascending, without repeats)."""
+        """Return the frames of the given blocks (ascending, without repeats, at least one).
+
+        Raises:
+            FormatError: an index page is damaged.
+        """
+        groups = np.split(blocks, np.flatnonzero(np.diff(blocks // _REACH_BLOCKS)) + 1)
+        windows = [self._of_near_blocks(group) for group in groups]
+        return windows[0] if len(windows) == 1 else _joined(windows)
+
+    def _of_near_blocks(self, blocks: npt.NDArray[np.int64]) -> Window:
         window = self.between(int(blocks[0]), int(blocks[-1]) + 1)
         rows = np.flatnonzero(np.isin(window.records["block"], blocks))
         return Window(
@@ -279,6 +291,17 @@ class Overlay:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _joined(windows: Sequence[Window]) -> Window:
+    return Window(
+        windows[0].first_block,
+        windows[-1].stop_block,
+        np.concatenate([window.records for window in windows]),
+        np.concatenate([window.layer for window in windows]),
+        np.concatenate([window.need_lo for window in windows]),
+        np.concatenate([window.need_hi for window in windows]),
+    )
 
 
 def _check_alike(layers: Sequence[ImageReader]) -> None:

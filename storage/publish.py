@@ -209,7 +209,7 @@ def folder_lock(folder: Path, name: str, what: str) -> Iterator[None]:
     hidden = folder / ".rollforward"
     with storage_errors(hidden):
         hidden.mkdir(mode=0o750, exist_ok=True)
-        fd = os.open(hidden / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = os.open(hidden / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

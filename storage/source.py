@@ -120,7 +120,8 @@ def read_write_user(path: Path) -> str | None:
     """Tell who may be writing to a device or raw file behind our back.
 
     Looks at mounts and swap areas on the device itself, on its partitions, on devices stacked upon it, and, for a
-    raw file, on loop devices that it backs.
+    raw file, on loop devices that it backs. A device that is claimed, though nothing of this explains it, counts as
+    written to: a restore, a file system of several devices or a mount in another container does not show.
 
     Returns:
         In words, who uses it read-write; None if nobody does.
@@ -132,14 +133,27 @@ def read_write_user(path: Path) -> str | None:
         devices = {number for loop in _loops_on(path) for number in _stack_above(loop)}
     if not devices:
         return None
-    for number, where, writable in _mounts():
-        if number in devices and writable:
+    mounts = [(where, writable) for number, where, writable in _mounts() if number in devices]
+    for where, writable in mounts:
+        if writable:
             return f"mounted at {where}"
     for line in _SWAPS.read_bytes().splitlines()[1:]:
         swap = Path(_unescaped(line.split()[0]))
         if swap.is_block_device() and _device_number(swap.stat().st_rdev) in devices:
             return f"swap area {swap}"
+    is_stacked = any(True for number in devices for _ in (_SYS_BLOCK / number).glob("holders/*"))
+    if stat.S_ISBLK(status.st_mode) and not mounts and not is_stacked and _is_claimed(path):
+        return "claimed by something that no mount here shows"
     return None
+
+
+def _is_claimed(device: Path) -> bool:
+    """Tell whether somebody has opened a block device for themselves alone, as mounting does."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def _device_number(rdev: int) -> str:

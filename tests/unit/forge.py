@@ -182,6 +182,24 @@ def sections(image: bytes) -> dict[str, range]:
     return {name: range(start, end) for (name, start), end in zip(edges.items(), ends, strict=True)}
 
 
+def many_zero_frames(image: bytes, count: int) -> Forged:
+    """Make an image of `count` frames without bytes, more than a page of the index holds."""
+    forged = take_apart(image)
+    forged.frames = b""
+    digest = blake3(b"").digest(24)
+    fields = {
+        "origin": 0,
+        "offset": forged.frames_offset,
+        "length": 0,
+        "flags": 0,
+        "mask_lo": 1,
+        "mask_hi": 0,
+    }
+    forged.records = [{"block": block, **fields, "digest": digest} for block in range(count)]
+    forged.points[1]["volume_bytes"] = count * int(forged.header["block_bytes"])
+    return forged
+
+
 def _pack(layout: struct.Struct, names: list[str], fields: Mapping[str, int | bytes]) -> bytes:
     return layout.pack(*(fields[name] for name in names))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -467,6 +468,22 @@ def test_a_source_that_is_none(tiny, quick_path):
     assert names(tiny.folder) == [".rollforward"]
 
 
+def test_a_chain_that_claims_a_vast_volume_takes_no_memory_for_it(tiny):
+    """2**32 blocks: their fingerprints alone would be 100 GB."""
+    tiny.capture_states([noise(5000)])
+    fingerprints_path(tiny.folder, tiny.name, 1).unlink()
+    forged = take_apart(tiny.image().read_bytes())
+    forged.points[1]["volume_bytes"] = (2**32 - 1) * BLOCK
+    tiny.image().write_bytes(forged.seal())
+    tracemalloc.start()
+    try:
+        made = tiny.capture()
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert (made.changed_bytes, made.header.zero_from_bytes) == (0, 5000)
+
+
 def test_a_missing_folder_is_named(tiny, quick_path):
     tiny.raw.write_bytes(noise(1000))
     with pytest.raises(StorageError, match="nowhere"):
@@ -640,6 +657,23 @@ def test_a_device_that_is_mounted_twice_is_in_use_if_one_mount_may_write(tiny, e
         run("mount", "-o", "remount,bind,rw", str(first))
         with pytest.raises(SourceError):
             capture(device, tiny.folder, tiny.name, now=START)
+
+
+@needs_root
+def test_a_device_that_somebody_else_claims_is_refused(tiny, tmp_path):
+    """A restore that is writing to it, a file system of several devices, a mount in another container: no mount
+    of ours shows them."""
+    file = tmp_path / "device"
+    file.write_bytes(noise(BLOCK))
+    with loop_device(file) as device:
+        claim = os.open(device, os.O_RDWR | os.O_EXCL)
+        try:
+            with pytest.raises(SourceError, match="in use read-write") as caught:
+                capture(device, tiny.folder, tiny.name, now=START)
+            assert caught.value.path == str(device)
+        finally:
+            os.close(claim)
+        capture(device, tiny.folder, tiny.name, now=START)
 
 
 @needs_root

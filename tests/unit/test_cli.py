@@ -676,6 +676,16 @@ def test_output_that_nobody_reads(week):
     assert b"Traceback" not in errors
 
 
+def test_a_chain_of_more_images_than_a_process_may_open_at_first(tiny):
+    """Hourly captures for six weeks are a thousand; many systems allow 1,024 open files, and more when asked."""
+    tiny.capture_states([bytes([number]) * 600 for number in range(70)])
+    target = tiny.folder.parent / "x.raw"
+    command = f"ulimit -Sn 64; exec {PROGRAM} restore {tiny.folder} --volume D_VOL --to {target}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == tiny.states[69]
+
+
 def test_a_time_far_away_is_shown(week):
     forged = take_apart(week.image(6).read_bytes())
     forged.points[1]["time_us"] = 221_845_392_000_000_000 - 1

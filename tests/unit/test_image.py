@@ -31,7 +31,7 @@ from storage.image import ImageReader
 from storage.overlay import Overlay
 from storage.replay import BlockReader
 from storage.verify import Verified, verify_image
-from tests.unit.forge import TRAILER_FIELDS, Forged, sections, take_apart
+from tests.unit.forge import TRAILER_FIELDS, Forged, many_zero_frames, sections, take_apart
 from tests.unit.tiny import BLOCK, GRANULE, TinyVolume, noise, open_files
 
 
@@ -355,24 +355,6 @@ def test_an_older_frame_of_the_same_block_in_a_newer_ones_place_is_noticed(image
     assert verify_image(path).status == "bad"
     with pytest.raises(DigestMismatchError):
         use(path)
-
-
-def many_zero_frames(image: bytes, count: int) -> Forged:
-    """Make an image of `count` frames without bytes, more than a page of the index holds."""
-    forged = take_apart(image)
-    forged.frames = b""
-    digest = blake3(b"").digest(24)
-    fields = {
-        "origin": 0,
-        "offset": forged.frames_offset,
-        "length": 0,
-        "flags": 0,
-        "mask_lo": 1,
-        "mask_hi": 0,
-    }
-    forged.records = [{"block": block, **fields, "digest": digest} for block in range(count)]
-    forged.points[1]["volume_bytes"] = count * BLOCK
-    return forged
 
 
 def test_an_index_of_several_pages(images, place):

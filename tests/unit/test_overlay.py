@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from policies.errors import DigestMismatchError, GeometryError, RollforwardError
 from storage import layout, overlay
 from storage.overlay import Overlay
 from storage.replay import BlockReader
-from tests.unit.forge import take_apart
+from tests.unit.forge import many_zero_frames, take_apart
 from tests.unit.plain_kernels import granules_of
 from tests.unit.tiny import BLOCK, GRANULE, TinyVolume, noise, open_files
 
@@ -227,6 +228,25 @@ def test_a_range_of_blocks_is_the_same_from_any_side(tiny, small_pages):
         some = laid.of_blocks(blocks)
         assert set(some.records["block"].tolist()) == {2, 17, 38}
         assert np.array_equal(some.records, whole.records[np.isin(whole.records["block"], blocks)])
+
+
+def test_blocks_far_apart_are_found_without_reading_all_between(tiny, quick_path):
+    """An index of 19 MB, of which two blocks are wanted."""
+    tiny.capture_states([noise(1000)])
+    count = 300_000
+    path = quick_path / "large.spf"
+    path.write_bytes(many_zero_frames(tiny.image().read_bytes(), count).seal())
+    with Overlay([path]) as laid:
+        wanted = np.array([0, 5, 150_000, count - 1], np.int64)
+        tracemalloc.start()
+        try:
+            window = laid.of_blocks(wanted)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+        assert window.records["block"].tolist() == wanted.tolist()
+        assert window.need_lo.tolist() == [1] * 4
+        assert not BlockReader(laid).read(wanted).any()
 
 
 def test_batches_and_stripes_cut_a_window_without_losing_anything(tiny):

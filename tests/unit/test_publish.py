@@ -241,6 +241,16 @@ def test_a_lock_ends_with_its_process(tmp_path):
         pass
 
 
+def test_a_lock_is_no_way_out_of_the_folder(tmp_path):
+    """Whoever may write to a share could put a link there, and have us make a file anywhere."""
+    hidden = tmp_path / "images" / ".rollforward"
+    hidden.mkdir(parents=True)
+    (hidden / "D.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError):
+        folder_lock(tmp_path / "images", "D", "it").__enter__()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_folder_that_refuses_is_named(tmp_path):
     (tmp_path / ".rollforward").write_text("in the way")
     with pytest.raises(StorageError) as caught:

@@ -28,7 +28,7 @@ from storage.catalog.database import Catalog
 
 _log = structlog.get_logger("worker")
 
-IDLE_POLL_MS: Final = 50
+IDLE_POLL_MS: Final = 100
 """An idle queue is looked at so often."""
 
 
@@ -44,9 +44,9 @@ def main() -> None:
         raise SystemExit("a worker needs REDIS_URL")
     broker = make_broker(settings.redis_url, settings.namespace, stop=StopMiddleware(context.stopping))
     build_actors(broker, context)
+    broker.delay_queues.clear()  # nothing is ever sent with a delay: three consumers less that poll
     worker = Worker(broker, worker_timeout=IDLE_POLL_MS, worker_threads=len(JOBS))
     worker.queue_prefetch = 1  # a message waits in Redis, where others can take it, never behind a long job
-    worker.delay_prefetch = 1
     pulse = Pulse(context)
     pulse.start()
     worker.start()

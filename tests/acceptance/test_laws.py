@@ -38,7 +38,7 @@ def _examples(file: Path) -> str:
         r"^(\S+::\S+?):\n(.*?)\n\s+- Stopped because", done.stdout, flags=re.MULTILINE | re.DOTALL
     )
     assert blocks, done.stdout[-3000:]
-    passed = {name: sum(map(int, re.findall(r"(\d+) passing examples", text))) for name, text in blocks}
+    passed = {name: sum(map(int, re.findall(r"(\d+) passing,", text))) for name, text in blocks}
     few = {name: count for name, count in passed.items() if count < EXAMPLES}
     assert not few, f"fewer than {EXAMPLES} examples: {few}\n{done.stdout[-3000:]}"
     return f"{len(passed)} properties, {min(passed.values()):,} examples each at least"

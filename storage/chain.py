@@ -12,7 +12,7 @@ from typing import TypeVar
 from policies.errors import ConfigurationError, FormatError, MissingPointError
 from policies.merging import MergePlan, plan_merge, point_numbered
 from policies.names import Tier, image_name
-from policies.points import Point, Span
+from policies.points import Point, PointId, Span
 from policies.reach import shortest_path, ways_from_nothing
 from storage.folder import FoundImage, chains, scan_folder
 
@@ -76,24 +76,18 @@ class Chain:
         """Return the newest point that can be restored.
 
         Raises:
-            MissingPointError: nothing can be restored.
+            MissingPointError: nothing can be restored, or a later point is out of reach.
             FormatError: a later image is bad, so that what looks newest is not.
         """
-        point = self._newest(None)
-        for image in self.unusable:
-            if (image.name.number or 0) > point.number:
-                raise FormatError(
-                    image.problem or "cannot be read",
-                    path=str(image.path),
-                    hint=f"The newest point before it is {point.number}: ask for it with --point {point.number}.",
-                )
-        return point
+        return self._newest(None)
 
     def point_at(self, time: datetime) -> Point:
         """Return the newest point at or before a time.
 
         Raises:
-            MissingPointError: none of the points that can be restored is that old.
+            MissingPointError: none of the points that can be restored is that old, or a later one that would be
+                is out of reach.
+            FormatError: a bad image may be the one that leads to it.
         """
         return self._newest(time)
 
@@ -103,7 +97,27 @@ class Chain:
         if not fitting:
             when = "" if time is None else f" of {time.isoformat(sep=' ')} or before"
             return self._plan(lambda: _nothing(self, when))
-        return max(fitting, key=lambda point: (point.time, point.number, point.id))
+        chosen = max(fitting, key=lambda point: (point.time, point.number, point.id))
+        self._refuse_later(chosen, {point.id for point in reached}, time)
+        return chosen
+
+    def _refuse_later(self, chosen: Point, reached: Collection[PointId], time: datetime | None) -> None:
+        """Raise where an image that is bad, or out of reach, leads to a later point that would do as well."""
+        hint = f"The newest point before it is {chosen.number}: ask for it with --point {chosen.number}."
+        ends = [span.end for span in self.spans]
+        too_late = min((end.number for end in ends if time and end.time > time), default=None)
+        for image in self.unusable:
+            number = image.name.number or 0
+            if number > chosen.number and (too_late is None or number < too_late):
+                raise FormatError(image.problem or "cannot be read", path=str(image.path), hint=hint)
+        for end in ends:
+            is_later = (end.time, end.number) > (chosen.time, chosen.number)
+            if is_later and end.id not in reached and (time is None or end.time <= time):
+                raise MissingPointError(
+                    f"point {end.number}, which is later, is out of reach: an image before it is missing",
+                    path=str(self.folder),
+                    hint=f"{hint} `rollforward chain` shows where the gap is.",
+                )
 
     def path_to(self, point: Point) -> tuple[Path, ...]:
         """Return the fewest images that lead to a point, base first.

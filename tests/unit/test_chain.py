@@ -70,6 +70,40 @@ def test_a_bad_image_that_may_be_the_reason_is_named(week):
         assert caught.value.hint
 
 
+def test_a_later_point_that_is_out_of_reach_is_not_passed_over_in_silence(week):
+    """Image 4 was lost: whoever wants the newest must not be given point 3 as if it were that."""
+    week.image(4).unlink()
+    chain = load_chain(week.folder, week.name)
+    wanted = [chain.newest, lambda: chain.point_at(START + timedelta(hours=5))]
+    for failing in wanted:
+        with pytest.raises(MissingPointError, match="point [56], which is later, is out of reach") as caught:
+            failing()
+        assert "--point 3" in (caught.value.hint or "")
+    assert chain.point_at(START + timedelta(hours=4, minutes=59)).number == 3
+    week.states.pop(4)
+    assert week.capture().header.end.number == 7
+    assert load_chain(week.folder).newest().number == 7, "the line goes on without them"
+
+
+def test_a_bad_image_that_may_be_the_one_at_a_time_is_named(week):
+    week.image(5).write_bytes(b"")
+    chain = load_chain(week.folder, week.name)
+    for hours in (5, 5.5):
+        with pytest.raises(FormatError) as caught:
+            chain.point_at(START + timedelta(hours=hours))
+        assert caught.value.path == str(week.image(5))
+        assert "--point 4" in (caught.value.hint or "")
+    assert chain.point_at(START + timedelta(hours=3)).number == 3, "point 4 was later already"
+
+
+def test_points_that_were_rolled_up_are_no_loss(week):
+    for number in (1, 2, 3):
+        week.image(number).unlink()
+    chain = load_chain(week.folder, week.name)
+    assert chain.point_at(START + timedelta(hours=2)).number == 0
+    assert chain.point_at(START + timedelta(hours=3)).number == 3
+
+
 def test_a_bad_image_that_is_not_needed_is_no_reason(week):
     week.image(2).write_text("junk")
     chain = load_chain(week.folder, week.name)

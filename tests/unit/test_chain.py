@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +15,19 @@ from storage.chain import load_chain
 from tests.unit.tiny import START, TinyVolume, noise
 
 
-@pytest.fixture
-def week(tiny: TinyVolume) -> TinyVolume:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> TinyVolume:
     """A base, six incrementals, a daily over the first three."""
+    tiny = TinyVolume(tmp_path_factory.mktemp("made"))
     tiny.capture_states([noise(3000, seed) for seed in range(7)])
     tiny.merge(0, 3, "-cd")
     return tiny
+
+
+@pytest.fixture
+def week(made: TinyVolume, quick_path: Path) -> TinyVolume:
+    """A base, six incrementals, a daily over the first three, to do with as one likes."""
+    return made.copy(quick_path / "tiny")
 
 
 def files(week: TinyVolume, number: int) -> list[str]:
@@ -76,7 +84,7 @@ def test_a_later_point_that_is_out_of_reach_is_not_passed_over_in_silence(week):
     chain = load_chain(week.folder, week.name)
     wanted = [chain.newest, lambda: chain.point_at(START + timedelta(hours=5))]
     for failing in wanted:
-        with pytest.raises(MissingPointError, match="point [56], which is later, is out of reach") as caught:
+        with pytest.raises(MissingPointError, match=r"point [56], which is later, is out of reach") as caught:
             failing()
         assert "--point 3" in (caught.value.hint or "")
     assert chain.point_at(START + timedelta(hours=4, minutes=59)).number == 3

@@ -48,11 +48,18 @@ def rollforward(*arguments: str | Path) -> Ran:
     return done
 
 
-@pytest.fixture
-def week(tiny: TinyVolume) -> TinyVolume:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> TinyVolume:
     """A base and six incrementals."""
+    tiny = TinyVolume(tmp_path_factory.mktemp("made"))
     tiny.capture_states([noise(3000 + 500 * number, number) for number in range(7)])
     return tiny
+
+
+@pytest.fixture
+def week(made: TinyVolume, quick_path: Path) -> TinyVolume:
+    """A base and six incrementals, to do with as one likes."""
+    return made.copy(quick_path / "tiny")
 
 
 def damage(path: Path) -> None:

@@ -42,11 +42,18 @@ def changing(states: int, size: int = 6 * BLOCK, seed: int = 0) -> list[bytes]:
     return found
 
 
-@pytest.fixture
-def week(tiny: TinyVolume) -> TinyVolume:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> TinyVolume:
     """A base and seven incrementals."""
+    tiny = TinyVolume(tmp_path_factory.mktemp("made"))
     tiny.capture_states(changing(8))
     return tiny
+
+
+@pytest.fixture
+def week(made: TinyVolume, quick_path: Path) -> TinyVolume:
+    """A base and seven incrementals, to do with as one likes."""
+    return made.copy(quick_path / "tiny")
 
 
 def digest(path: Path) -> str:

@@ -26,13 +26,20 @@ from tests.unit.forge import take_apart
 from tests.unit.tiny import TinyVolume, noise, open_files
 
 
-@pytest.fixture
-def filled(tiny: TinyVolume) -> TinyVolume:
-    """A base, four incrementals, a daily, a synthetic full."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> TinyVolume:
+    """A base, four incrementals, a daily, a weekly."""
+    tiny = TinyVolume(tmp_path_factory.mktemp("made"))
     tiny.capture_states([noise(3000, seed) for seed in range(5)])
     tiny.merge(0, 4, "-cd")
     tiny.merge(1, 3, "-cw")
     return tiny
+
+
+@pytest.fixture
+def filled(made: TinyVolume, quick_path: Path) -> TinyVolume:
+    """A base, four incrementals, a daily, a weekly, to do with as one likes."""
+    return made.copy(quick_path / "tiny")
 
 
 def problems(folder: Path, volume: str | None = None) -> dict[str, str | None]:

@@ -30,15 +30,22 @@ from tests.unit.forge import sections, take_apart
 from tests.unit.tiny import BLOCK, GRANULE, TinyVolume, fill, names, noise, open_files
 
 
-@pytest.fixture
-def chain(tiny: TinyVolume) -> TinyVolume:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> TinyVolume:
     """A base, three incrementals and a daily of a volume that shrinks and grows."""
+    tiny = TinyVolume(tmp_path_factory.mktemp("made"))
     first = noise(5 * BLOCK, 1) + bytes(70 * BLOCK) + noise(3 * BLOCK + 700, 2)
     second = first[:3000] + bytes(BLOCK) + first[3000 + BLOCK : 6 * BLOCK]
     third = second + bytes(4 * BLOCK + 3) + noise(5, 3)
     tiny.capture_states([first, second, third, third[:100] + b"end" + third[103:]])
     tiny.merge(0, 3, "-cd")
     return tiny
+
+
+@pytest.fixture
+def chain(made: TinyVolume, quick_path: Path) -> TinyVolume:
+    """A base, three incrementals and a daily of a volume that shrinks and grows, to do with as one likes."""
+    return made.copy(quick_path / "tiny")
 
 
 def path_to(chain: TinyVolume, number: int) -> list[Path]:

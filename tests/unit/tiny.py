@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,6 +82,14 @@ class TinyVolume:
     def restore(self, number: int, target: Path, *, overwrite: bool = False) -> Restored:
         chain = load_chain(self.folder, self.name)
         return restore(chain.path_to(chain.point(number)), target, overwrite=overwrite)
+
+    def copy(self, home: Path) -> TinyVolume:
+        """Copy volume, images and all, into another empty folder."""
+        other = TinyVolume(home, self.name)
+        shutil.copytree(self.folder, other.folder, dirs_exist_ok=True)
+        shutil.copyfile(self.raw, other.raw)
+        other.states = dict(self.states)
+        return other
 
     def check(self, *numbers: int) -> None:
         """Restore points, all of them if none is named, and compare each with what the volume held."""

@@ -29,7 +29,9 @@ def warm_up() -> None:
         content = bytearray(_VOLUME_BYTES)
         images = []
         for state in range(3):
-            content[state * 70_000 : state * 70_000 + 5_000] = b"rollforward" * 454 + b"state" + bytes([state])
+            content[state * 70_000 : state * 70_000 + 5_000] = (
+                b"rollforward" * 454 + b"state" + bytes([state])
+            )
             volume.write_bytes(content)
             images.append(capture(volume, folder, "WARM", now=datetime.now(UTC)).path)
         verify_image(images[0], deep=True)

@@ -113,6 +113,12 @@ class ImageReader:
                     expected=value,
                     actual=number[name],
                 )
+        if number["frames_bytes"] and not number["record_count"]:
+            raise FormatError(
+                "the stored stream holds bytes that no frame owns",
+                path=str(self.path),
+                offset=number["frames_offset"],
+            )
         if at != self.file.size_bytes:
             raise TruncatedError(
                 "the file's size is not the one written into it",
@@ -180,7 +186,21 @@ class ImageReader:
         starts_fit = np.array_equal(blocks[:: layout.RECORDS_PER_PAGE], pages["first_block"])
         if not starts_fit or not np.array_equal(ends, pages["last_block"]):
             raise FormatError("page table and index disagree", path=str(self.path), offset=offset)
+        self._check_ends(records, first, stop)
         return records
+
+    def _check_ends(self, records: Records, first: int, stop: int) -> None:
+        """The first frame begins where the stored stream does, the last one ends where it ends."""
+        at = None
+        if len(records) and first == 0 and int(records[0]["offset"]) != self.frames_offset:
+            at = self.frames_offset
+        elif len(records) and stop == len(self.pages):
+            end = int(records[-1]["offset"]) + int(records[-1]["length"])
+            at = end if end != self.index_offset else None
+        if at is not None:
+            raise FormatError(
+                "the stored stream holds bytes that no frame owns", path=str(self.path), offset=at
+            )
 
     def _check_records(self, records: Records, offset: int) -> None:
         from storage import kernels  # late: numba takes a second to import, and headers do not need it

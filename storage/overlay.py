@@ -16,7 +16,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.errors import DigestMismatchError, GeometryError
+from policies.errors import DigestMismatchError, FormatError, GeometryError
 from storage import kernels, layout
 from storage.digests import frame_digest
 from storage.image import ImageReader, Records
@@ -183,6 +183,10 @@ class Overlay:
             np.uint64
         )
         order = np.argsort(key, kind="stable")
+        twice = np.flatnonzero(key[order[1:]] == key[order[:-1]])
+        if len(twice):
+            path = self.layers[int(layer[order[twice[0]]])].path
+            raise FormatError("the index names a block and origin twice", path=str(path))
         records = records[order]
         records["origin"] = origin[order]
         need_lo, need_hi = np.empty(len(records), np.uint64), np.empty(len(records), np.uint64)

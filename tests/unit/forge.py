@@ -113,7 +113,8 @@ class Forged:
             digest = blake3(b"".join(packed[first : first + 1024])).digest()
             pages.append([digest, rows[0]["block"], rows[-1]["block"]])
         for page, first_block, last_block in self.page_lies:
-            pages[page][1:] = [first_block, last_block]
+            if page < len(pages):
+                pages[page][1:] = [first_block, last_block]
         return b"".join(PAGE.pack(*page) for page in pages)
 
     def plain_bytes(self) -> int:
@@ -131,7 +132,7 @@ class Forged:
         shift = len(stored) - int(record["length"])
         record.update(changes, length=len(stored), digest=blake3(stored).digest(24))
         for later in self.records[row + 1 :]:
-            later["offset"] = int(later["offset"]) + shift
+            later["offset"] = (int(later["offset"]) + shift) % 2**64
 
     @property
     def frames_offset(self) -> int:
@@ -143,7 +144,7 @@ class Forged:
         self.metadata = metadata
         self.header["metadata_bytes"] = len(metadata)
         for record in self.records:
-            record["offset"] = int(record["offset"]) + shift
+            record["offset"] = (int(record["offset"]) + shift) % 2**64
 
 
 def take_apart(image: bytes) -> Forged:

@@ -217,6 +217,10 @@ def folder_lock(folder: Path, name: str, what: str) -> Iterator[None]:
             raise BusyError(
                 f"{what} is already running", path=str(folder), hint="Wait for it to end."
             ) from None
+        except OSError as error:
+            raise StorageError(
+                f"cannot be locked: {error.strerror}", path=str(hidden), hint="Mount it with support for flock."
+            ) from error
         yield
     finally:
         os.close(fd)

@@ -228,7 +228,7 @@ class _SegmentDigests:
     """One digest for each MiB of the stored stream, however it arrives."""
 
     def __init__(self) -> None:
-        self._done: list[bytes] = []
+        self._done = bytearray()
         self._open = blake3()
         self._room = layout.SEGMENT_BYTES
 
@@ -240,13 +240,13 @@ class _SegmentDigests:
             self._room -= len(piece)
             view = view[len(piece) :]
             if self._room == 0:
-                self._done.append(self._open.digest())
+                self._done += self._open.digest()
                 self._open, self._room = blake3(), layout.SEGMENT_BYTES
 
     def table(self) -> bytes:
         if self._room < layout.SEGMENT_BYTES:
-            self._done.append(self._open.digest())
-        return b"".join(self._done)
+            self._done += self._open.digest()
+        return bytes(self._done)
 
 
 class _Spool:

@@ -219,7 +219,9 @@ def folder_lock(folder: Path, name: str, what: str) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise StorageError(
-                f"cannot be locked: {error.strerror}", path=str(hidden), hint="Mount it with support for flock."
+                f"cannot be locked: {error.strerror}",
+                path=str(hidden),
+                hint="Mount it with support for flock.",
             ) from error
         yield
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.acceptance.conftest import Tell
@@ -13,20 +15,22 @@ pytestmark = pytest.mark.acceptance
 KILLS = 30
 
 
-def test_capture(tell: Tell, bed: Bed) -> None:
-    tell("capture", lambda: crash.killed_capture(bed, KILLS))
+@pytest.mark.parametrize(
+    ("words", "check", "kills"),
+    [
+        ("capture", crash.killed_capture, KILLS),
+        ("consolidate", crash.killed_consolidation, KILLS),
+        ("restore to a file", crash.killed_restore, KILLS),
+        ("restore to a device", crash.killed_restore_to_device, KILLS // 5),
+    ],
+)
+def test_killed(tell: Tell, bed: Bed, words: str, check: Callable[[Bed, int], str], kills: int) -> None:
+    def count() -> str:
+        figure = check(bed, kills)
+        assert figure.startswith(f"{kills} kills"), figure
+        return figure
 
-
-def test_consolidate(tell: Tell, bed: Bed) -> None:
-    tell("consolidate", lambda: crash.killed_consolidation(bed, KILLS))
-
-
-def test_restore(tell: Tell, bed: Bed) -> None:
-    tell("restore to a file", lambda: crash.killed_restore(bed, KILLS))
-
-
-def test_restore_to_device(tell: Tell, bed: Bed) -> None:
-    tell("restore to a device", lambda: crash.killed_restore_to_device(bed, KILLS // 5))
+    tell(words, count)
 
 
 def test_full_disk_captures(tell: Tell, bed: Bed) -> None:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bed import VOLUME, Bed, image_names, partial_files
@@ -34,18 +34,25 @@ class Moments:
 
 @dataclasses.dataclass(slots=True)
 class Toll:
-    """What the kills met."""
+    """What the kills met; only those that met a running command count."""
 
     kills: int = 0
-    running: int = 0
+    missed: int = 0
     partial: int = 0
     published: int = 0
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills: {self.running} while it ran, {self.partial} left a partial file, "
-            f"{self.published} came after publishing"
+            f"{self.kills} kills while it ran, {self.partial} left a partial file, "
+            f"{self.published} came after publishing; {self.missed} came too late to count"
         )
+
+    def until(self, kills: int) -> Iterator[int]:
+        """Count rounds, until that many more kills have met a running command; three times as many at most."""
+        goal = self.kills + kills
+        for number in range(3 * kills):
+            if self.kills < goal:
+                yield number
 
 
 def killed_capture(bed: Bed, kills: int) -> str:
@@ -57,11 +64,11 @@ def killed_capture(bed: Bed, kills: int) -> str:
         replay.roll_to(number)
         moments = _undisturbed(bed, lambda folder: _capture(replay.path, folder), names)
         share = kills // 4 if number == 0 else kills - kills // 4
-        for _ in range(share):
+        for _ in toll.until(share):
             folder = bed.linked(bed.chain, names)
-            _kill(_capture(replay.path, folder), folder, moments, chooser, toll)
+            met = _kill(_capture(replay.path, folder), folder, moments, chooser, toll)
             new = len(image_names(folder)) - len(names)
-            toll.published += new
+            toll.published += met and new
             if image_names(folder):
                 bed.must_verify(folder)
             bed.must("capture", replay.path, "--into", folder, "--volume", VOLUME)
@@ -86,12 +93,12 @@ def killed_consolidation(bed: Bed, kills: int) -> str:
         moments = _undisturbed(bed, lambda folder, wanted=wanted: _consolidate(folder, wanted), names)
         right = bed.linked(bed.chain)
         (made,) = bed.must("consolidate", right, "--volume", VOLUME, *wanted).objects
-        for number in range(share):
+        for number in toll.until(share):
             folder = bed.linked(bed.chain, names)
-            _kill(_consolidate(folder, wanted), folder, moments, chooser, toll)
+            met = _kill(_consolidate(folder, wanted), folder, moments, chooser, toll)
             target = folder / Path(made["path"]).name
             if target.exists():
-                toll.published += 1
+                toll.published += met
             else:
                 (again,) = bed.must("consolidate", folder, "--volume", VOLUME, *wanted).objects
                 assert again["root"] == made["root"], "the second run made something else"
@@ -109,19 +116,20 @@ def killed_restore(bed: Bed, kills: int) -> str:
     chooser, toll = random.Random(5), Toll()
     existing = bed.restore(bed.chain, 0)
     moments = _undisturbed(bed, lambda folder: _restore(bed, folder / "target.raw"), None)
-    for number in range(kills):
+    for number in toll.until(kills):
         folder = bed.new_folder("target")
         target = folder / "target.raw"
         if over := number % 3 == 0:
             shutil.copyfile(existing, target)
-        _kill(_restore(bed, target, *(["--overwrite"] if over else [])), folder, moments, chooser, toll)
+        words = _restore(bed, target, *(["--overwrite"] if over else []))
+        met = _kill(words, folder, moments, chooser, toll)
         if target.exists():
             digest = sha256_of(target)
             done = digest == bed.history.last.sha256
             assert done or (over and digest == bed.history.states[0].sha256), (
                 f"{target} is neither old nor new"
             )
-            toll.published += done
+            toll.published += met and done
         again = ("--overwrite",) if target.exists() else ()
         point = chooser.choice(bed.numbers) if number % 2 else bed.last
         bed.must("restore", bed.chain, "--volume", VOLUME, "--point", str(point), "--to", target, *again)
@@ -143,7 +151,7 @@ def killed_restore_to_device(bed: Bed, kills: int) -> str:
         begin = time.monotonic()
         bed.must("restore", bed.chain, "--volume", VOLUME, "--to", device)
         moments = Moments(0.0, time.monotonic() - begin)
-        for number in range(kills):
+        for number in toll.until(kills):
             _kill(_restore(bed, device), folder, moments, chooser, toll)
             point = bed.last if number % 2 == 0 else 0
             bed.must("restore", bed.chain, "--volume", VOLUME, "--point", str(point), "--to", device)
@@ -185,8 +193,12 @@ def _undisturbed(bed: Bed, arguments: Callable[[Path], list[str]], names: list[s
     return Moments(writes_s, ends_s)
 
 
-def _kill(arguments: list[str], folder: Path, moments: Moments, chooser: random.Random, toll: Toll) -> None:
-    """Start a command and kill it: one time in six while it starts, else counted from its first write."""
+def _kill(arguments: list[str], folder: Path, moments: Moments, chooser: random.Random, toll: Toll) -> bool:
+    """Start a command and kill it: one time in six while it starts, else counted from its first write.
+
+    Returns:
+        Whether it was still running.
+    """
     from_start = moments.writes_s == 0.0 or chooser.random() < 1 / 6
     rest_s = moments.ends_s - moments.writes_s
     delay_s = chooser.uniform(0, moments.ends_s if from_start else rest_s)
@@ -199,9 +211,11 @@ def _kill(arguments: list[str], folder: Path, moments: Moments, chooser: random.
     running.send_signal(signal.SIGKILL)
     _, errors = running.communicate()
     assert running.returncode in (0, -signal.SIGKILL), f"{arguments}: exit {running.returncode}: {errors}"
-    toll.kills += 1
-    toll.running += running.returncode != 0
-    toll.partial += bool(partial_files(folder))
+    met = running.returncode != 0
+    toll.kills += met
+    toll.missed += not met
+    toll.partial += met and bool(partial_files(folder))
+    return met
 
 
 def _wait(running: subprocess.Popen[str], seconds: float) -> None:

@@ -11,7 +11,7 @@ from tests.checks import crash, full_disk
 from tests.history import small_history
 from tests.loop import needs_root
 
-KILLS = 4
+KILLS = 3
 
 
 @pytest.fixture(scope="module")

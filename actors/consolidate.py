@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from actors.listing import list_images
 from actors.taking_in import take_in
 from actors.trying import holding_chain, trying
 from policies.calendar import day_bounds, day_of
-from policies.errors import ChainError
+from policies.errors import ChainError, FormatError
 from policies.merging import MergePlan, plan_merge
 from policies.names import image_name, parse_image_name
 from policies.points import Span
@@ -36,11 +37,12 @@ from storage.writer import Published
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """A chain as the catalogue knows it, loaded at one moment."""
+    """A chain as the catalogue knows it, loaded at one moment; and all files of its folder, if anything is due."""
 
     chain: Chain
     folder: Folder
     spans: tuple[Span, ...]
+    dues: tuple[DueRollup, ...]
     known: Mapping[str, tuple[FileStamp, ImageState]]
     now: datetime
 
@@ -110,16 +112,15 @@ def _is_due(context: AgentContext, chain_id: int) -> bool:
 def _next_step(context: AgentContext, chain_id: int, fence: int) -> _Task | _Pending:
     """Ask the planner what is due, and begin the first of it that can be done."""
     state = _load(context, chain_id)
-    dues = due_dailies(state.spans, state.now, state.zone)
-    if not dues:
+    if not state.dues:
         return _Pending(state, _day_end(state))
-    unseen = _not_yet_taken_in(state, dues[-1].upto.number)
+    unseen = _not_yet_taken_in(state, state.dues[-1].upto.number)
     if unseen is not None:
         return _Pending(state, state.chain.next_due_at, f"a scan of {unseen}", scan_first=True)
     waits: list[_Pending] = []
     with context.catalog.write() as session:
         check_fence(session, chain_id, fence)
-        for due in dues:
+        for due in state.dues:
             step = _try_to_begin(context, session, state, due, fence)
             if isinstance(step, _Task):
                 return step
@@ -128,15 +129,16 @@ def _next_step(context: AgentContext, chain_id: int, fence: int) -> _Task | _Pen
 
 
 def _load(context: AgentContext, chain_id: int) -> _State:
+    now = context.clock()
     with context.catalog.read() as session:
         chain = session.get_one(Chain, chain_id)
         folder = session.get_one(Folder, chain.folder_id)
-        spans = (span_of(image) for image in images_of_chain(session, chain_id))
-        known = {
-            name: (stamp_of(image), image.state)
-            for name, image in images_in_folder(session, chain.folder_id).items()
-        }
-    return _State(chain, folder, tuple(span for span in spans if span is not None), known, context.clock())
+        images = images_of_chain(session, chain_id)
+        spans = tuple(span for span in map(span_of, images) if span is not None)
+        dues = due_dailies(spans, now, ZoneInfo(folder.time_zone))
+        files = images_in_folder(session, chain.folder_id) if dues else {}
+        known = {name: (stamp_of(image), image.state) for name, image in files.items()}
+    return _State(chain, folder, spans, dues, known, now)
 
 
 def _not_yet_taken_in(state: _State, last_number: int) -> str | None:
@@ -186,8 +188,7 @@ def _try_to_begin(
     target = Path(state.folder.path) / name
     if os.path.lexists(target):
         return _name_taken(session, state, name)
-    subject = f"{target} {due.after.id.hex()} {due.upto.id.hex()}"
-    work = Work(WorkKind.CONSOLIDATE, subject, context.engine_version)
+    work = Work(WorkKind.CONSOLIDATE, _subject(state, plan, target), context.engine_version)
     admitted = begin_attempt(session, work, context.moment())
     if admitted.admission is Admission.BEGUN:
         return _Task(state, due, plan, target, admitted.attempt_id, fence)
@@ -195,6 +196,14 @@ def _try_to_begin(
         kind = EventKind.QUARANTINED if admitted.admission is Admission.QUARANTINED else EventKind.FAILED
         context.note(session, kind, name, admitted.reason, folder_id=chain.folder_id, chain_id=chain.id)
     return _Pending(state, admitted.retry_at or _day_end(state), admitted.reason)
+
+
+def _subject(state: _State, plan: MergePlan, target: Path) -> str:
+    """Name the work by its result and its source files as they are: with a source replaced it is new work."""
+    sources = hashlib.sha256()
+    for source in plan.sources:
+        sources.update(repr(state.known[source.name][0]).encode())
+    return f"{target} {sources.hexdigest()[:32]}"
 
 
 def _name_taken(session: Session, state: _State, name: str) -> _Pending:
@@ -214,7 +223,11 @@ def _carry_out(context: AgentContext, hints: Hints, task: _Task) -> bool:
     folder = task.state.folder
     sources = [Path(folder.path) / source.name for source in task.plan.sources]
     with trying(context, task.attempt_id, task.target.name, folder.id) as trial:
-        published = consolidate(sources, task.target, progress=context.report_progress)
+        try:
+            published = consolidate(sources, task.target, progress=context.report_progress)
+        except FormatError as error:
+            _doubt(context, folder, error)
+            raise
         with context.catalog.write() as session:
             image = _record(context, session, task, published)
         trial.done = True
@@ -222,6 +235,17 @@ def _carry_out(context: AgentContext, hints: Hints, task: _Task) -> bool:
     if not trial.done:
         hints.folder_changed(folder.id)
     return trial.done
+
+
+def _doubt(context: AgentContext, folder: Folder, error: FormatError) -> None:
+    """Have a source that was good and now is not verified again, so that it is known for what it is."""
+    if error.path is None or Path(error.path).parent != Path(folder.path):
+        return
+    with context.catalog.write() as session:
+        image = _image_named(session, folder.id, Path(error.path).name)
+        if image is not None and image.state is ImageState.GOOD:
+            image.state = ImageState.LANDED
+            image.verified_at = image.hinted_at = None
 
 
 def _record(context: AgentContext, session: Session, task: _Task, published: Published) -> Image:

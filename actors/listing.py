@@ -28,8 +28,10 @@ def list_images(folder: Path) -> dict[str, FileStamp]:
             if name is None or name.part:
                 continue
             try:
-                if entry.is_file():
-                    status = entry.stat()
+                if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                    status = entry.stat(
+                        follow_symlinks=False
+                    )  # a link is no image: it is told so, not followed
                     stamps.append((name, FileStamp(entry.name, status.st_size, status.st_mtime_ns)))
             except FileNotFoundError:
                 continue  # gone between listing and looking

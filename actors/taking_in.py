@@ -43,6 +43,7 @@ def take_in(
         restart_image(image, stamp, machine_now)
     if image.state is not ImageState.SETTLING or found is None:
         return image
+    image.still_since = min(image.still_since, machine_now)  # a clock that was put back
     doubted = image.reason is not None  # complete at first sight, yet verification found it bad
     if not has_landed(
         complete=found.header is not None and found.root is not None and not doubted,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
+from sqlalchemy.orm import Session
 
 from actors.context import AgentContext, StopRequested
 from policies.errors import CatalogError, RollforwardError
@@ -16,6 +18,9 @@ from storage.catalog.leases import give_lease_back, renew_all, take_lease
 from storage.catalog.models import EventKind
 
 _log = structlog.get_logger("agent")
+
+_AGAIN_S: Final = 1.0
+"""What the catalogue does not take is tried again after so long."""
 
 
 @dataclass(slots=True)
@@ -49,8 +54,7 @@ def trying(context: AgentContext, attempt_id: int, subject: str, folder_id: int)
     try:
         yield trial
     except StopRequested:
-        with context.catalog.write() as session:
-            pause_attempt(session, attempt_id, context.holder)
+        _persist(context, lambda session: pause_attempt(session, attempt_id, context.holder))
     except RollforwardError as error:
         _record_failure(context, attempt_id, str(error), subject, folder_id, may_pass=error.retryable)
     except BaseException as error:
@@ -67,13 +71,30 @@ def _record_failure(
     *,
     may_pass: bool = False,
 ) -> None:
-    with context.catalog.write() as session:
+    def record(session: Session) -> None:
         verdict = fail_attempt(session, attempt_id, context.moment(), reason, may_pass=may_pass)
         if verdict is None:
             return
         kind = EventKind.QUARANTINED if verdict.quarantined else EventKind.FAILED
         after = "not tried again by itself" if verdict.quarantined else f"tried again in {verdict.wait}"
         context.note(session, kind, subject, f"{reason}; {after}", folder_id=folder_id)
+
+    _persist(context, record)
+
+
+def _persist(context: AgentContext, record: Callable[[Session], None]) -> None:
+    """Record the end of work, for as long as it takes: this process lives, so nobody else could end it.
+
+    Crash: what was held is free as soon as this process is seen to be gone.
+    """
+    while True:
+        try:
+            with context.catalog.write() as session:
+                return record(session)
+        except CatalogError as error:
+            _log.warning("the end of work is not recorded yet", reason=str(error))
+            if context.stopping.wait(_AGAIN_S):
+                return None
 
 
 @contextmanager
@@ -101,8 +122,8 @@ def holding_chain(context: AgentContext, chain_id: int) -> Iterator[int | None]:
         yield fence
     finally:
         if fence is not None:
-            with context.catalog.write() as session:
-                give_lease_back(session, chain_id, fence)
+            token = fence
+            _persist(context, lambda session: give_lease_back(session, chain_id, token))
 
 
 class Pulse(threading.Thread):

@@ -147,7 +147,7 @@ def _chain_that_waits(context: AgentContext, session: Session, image: Image) -> 
 
 def _unchanged(task: _Task) -> bool:
     try:
-        status = task.path.stat()
+        status = task.path.lstat()
     except OSError:
         return False
     return FileStamp(task.stamp.name, status.st_size, status.st_mtime_ns) == task.stamp

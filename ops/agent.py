@@ -6,7 +6,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from ops.clock import Clock, machine_now, parse_clock
-from ops.redis_server import embed_redis
+from ops.redis_server import check_redis_url, embed_redis
 from ops.settings import Settings
 from ops.supervisor import ChildPlan, Supervisor
 from ops.tether import tethered
@@ -67,13 +67,20 @@ def _plan_children(settings: Settings) -> list[ChildPlan]:
                 configuration=embedded.configuration,
                 is_ready=embedded.is_ready,
                 is_silent=True,
+                is_kept=True,
             )
         )
+    else:
+        check_redis_url(settings.redis_url)
     environment = os.environ | settings.to_environment() | {"dramatiq_restart_delay": _RECONNECT_AFTER_MS}
     for number in range(1, settings.workers + 1):
-        plans.append(ChildPlan(f"worker {number}", tethered(sys.executable, "-m", "ops.worker"), environment))
-    plans.append(ChildPlan("lookout", tethered(sys.executable, "-m", "ops.lookout"), environment))
+        plans.append(ChildPlan(f"worker {number}", _program("ops.worker"), environment))
+    plans.append(ChildPlan("lookout", _program("ops.lookout"), environment))
     return plans
+
+
+def _program(module: str) -> list[str]:
+    return tethered(sys.executable, "-P", "-m", module)
 
 
 class _CatalogueKeeper:
@@ -96,6 +103,8 @@ class _CatalogueKeeper:
 
     def _prepare(self) -> None:
         catalog = Catalog(self._settings.catalogue_url)
+        if catalog.path is not None:
+            _make_private(catalog.path)
         catalog.prepare()
         with catalog.write() as session:
             for path, zone in self._folders.items():
@@ -117,11 +126,28 @@ class _CatalogueKeeper:
         return status.st_dev, status.st_ino
 
 
+def _make_private(catalogue: Path) -> None:
+    """Make the catalogue's file, readable by nobody else; SQLite gives the files beside it the same mode."""
+    with suppress(OSError):  # there already; or what is in the way is said by whoever opens it next
+        os.close(os.open(catalogue, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _refuse_strangers(state_dir: Path) -> None:
+    status = state_dir.stat()
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+        raise ConfigurationError(
+            "others may write in the state directory",
+            path=str(state_dir),
+            hint="Make it your own with chown and chmod 700, or choose another with --state.",
+        )
+
+
 @contextmanager
 def _only_agent(state_dir: Path) -> Iterator[None]:
     """Make the state directory, and hold its lock: one agent at a time."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_strangers(state_dir)
         fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigurationError(

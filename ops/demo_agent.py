@@ -55,7 +55,7 @@ class DemoAgent:
             for name, value in os.environ.items()
             if not name.startswith(("ROLLFORWARD_", "REDIS_"))
         }
-        command = ["-m", "ops", "up", "--state", str(self._state), "--folder", str(self._folder)]
+        command = ["-P", "-m", "ops", "up", "--state", str(self._state), "--folder", str(self._folder)]
         chosen = ["--clock", str(self.clock), "--time-zone", self._zone, "--json"]
         with self._log.open("wb") as log:
             self._running = subprocess.Popen(

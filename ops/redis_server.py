@@ -77,6 +77,21 @@ def embed_redis(state_dir: Path) -> EmbeddedRedis:
     return EmbeddedRedis(tuple(tethered(str(server), "-")), configuration, url)
 
 
+def check_redis_url(url: str) -> None:
+    """Make sure that a server's address can be understood; whether it answers is seen later.
+
+    Raises:
+        ConfigurationError: it cannot; the message does not repeat it, for it may hold a password.
+    """
+    try:
+        redis.ConnectionPool.from_url(url).disconnect()
+    except ValueError as error:
+        raise ConfigurationError(
+            "REDIS_URL is not the address of a Redis server",
+            hint="Example: redis://:password@127.0.0.1:6379/0, or unix:///run/redis.sock?db=0",
+        ) from error
+
+
 def find_server() -> Path:
     """Return the server program.
 

@@ -44,6 +44,7 @@ class ChildPlan:
         configuration: written to its standard input.
         is_ready: tells whether what comes after it may be started.
         is_silent: whether its standard output is dropped.
+        is_kept: whether it goes on when the others are restarted.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ChildPlan:
     configuration: str = ""
     is_ready: Callable[[], bool] | None = None
     is_silent: bool = False
+    is_kept: bool = False
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ class Supervisor:
     Args:
         plans: the children, those that others need first.
         stop_within_s: how long a child may take to stop before it is killed.
-        on_tick: called about twice a second; when it returns True all children but the first are restarted.
+        on_tick: called about twice a second; when it returns True all children are restarted but those to be kept.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Supervisor:
                 self._wait(_POLL_S)
                 self._notice_ends()
                 if self._on_tick():
-                    self._stop(self._children[1:])
+                    self._stop([child for child in self._children if not child.plan.is_kept])
         finally:
             self._stop(self._children)
             for number, handler in previous.items():

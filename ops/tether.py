@@ -1,6 +1,6 @@
 """Starting a program that dies when its parent does.
 
-    python -m ops.tether PARENT_PID PROGRAM ARGUMENT…
+    python -P -m ops.tether PARENT_PID PROGRAM ARGUMENT…
 
 asks the kernel to kill this process when its parent ends, however that ends, and becomes the program.
 Nothing else is imported here, so that it takes a few milliseconds only.
@@ -30,9 +30,10 @@ def main() -> None:
 def tethered(*command: str) -> list[str]:
     """Return the command line that starts a program tied to this process.
 
-    The tie is to the thread that starts it: start it from the main thread.
+    The tie is to the thread that starts it: start it from the main thread. Nothing is imported from the
+    working directory, which may be anybody's.
     """
-    return [sys.executable, "-m", "ops.tether", str(os.getpid()), *command]
+    return [sys.executable, "-P", "-m", "ops.tether", str(os.getpid()), *command]
 
 
 if __name__ == "__main__":

@@ -145,3 +145,4 @@ class CatalogError(RollforwardError):
     """The catalogue cannot be used."""
 
     exit_code = 9
+    retryable = True

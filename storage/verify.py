@@ -89,7 +89,7 @@ def _bad(path: Path, error: FormatError, image: ImageReader | None = None) -> Ve
     found = f": expected {error.expected}, found {error.actual}" if error.actual is not None else ""
     reason = f"{error.message}{found}{offset}"
     try:
-        size = path.stat().st_size
+        size = path.lstat().st_size
     except OSError as trouble:
         raise StorageError(f"cannot be read: {trouble.strerror}", path=str(path)) from trouble
     if image is None:

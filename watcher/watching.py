@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from storage.catalog.database import Catalog
-from storage.catalog.folders import all_folders, folders_due
+from storage.catalog.folders import all_folders, begin_anew, folders_due
 from watcher.coalescing import Coalescer
 from watcher.observing import FolderObserver
 from watcher.pacing import Pacer
@@ -27,6 +27,7 @@ class Watcher:
         self._coalescer = Coalescer(say)
         self._observer = FolderObserver(self._coalescer.mark)
         self._pacer = Pacer(say_again)
+        self._last_tick: datetime | None = None
 
     def start(self) -> None:
         """Begin to watch; folders are taken up by the first tick."""
@@ -41,12 +42,18 @@ class Watcher:
     def tick(self, machine_now: datetime) -> None:
         """Take up new folders, let go of those no longer managed, name those that are due for a scan.
 
+        After a clock that was put back, all are due: what was to come next may lie far ahead of it.
+
         Args:
             machine_now: real time.
 
         Raises:
-            CatalogError: the catalogue cannot be read.
+            CatalogError: the catalogue cannot be used.
         """
+        if self._last_tick is not None and machine_now < self._last_tick:
+            with self._catalog.write() as session:
+                begin_anew(session, machine_now)
+        self._last_tick = machine_now
         with self._catalog.read() as session:
             folders = {folder.id: Path(folder.path) for folder in all_folders(session)}
             due = folders_due(session, machine_now)

@@ -50,9 +50,12 @@ class AgentRun:
     Args:
         work_dir: where its state, its log and its folder go.
         environment: further variables.
+        working_dir: where it is started.
     """
 
-    def __init__(self, work_dir: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, work_dir: Path, environment: dict[str, str] | None = None, *, working_dir: Path | None = None
+    ) -> None:
         self.work_dir = work_dir
         self.folder = work_dir / "images"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +64,7 @@ class AgentRun:
         self.clock = FileClock(work_dir / "now")
         self.clock.set(datetime(2026, 3, 2, 6, tzinfo=UTC))
         self._environment = environment or {}
+        self._working_dir = working_dir
         self._log_from = 0
         self.running: subprocess.Popen[bytes] | None = None
 
@@ -70,6 +74,7 @@ class AgentRun:
         }
         command = [
             sys.executable,
+            *(["-P"] if self._working_dir else []),
             "-m",
             "ops",
             "up",
@@ -83,6 +88,7 @@ class AgentRun:
             self.running = subprocess.Popen(
                 [*command, "--clock", str(self.clock), "--time-zone", "Europe/Berlin", "--json"],
                 env=kept | _PACE | self._environment,
+                cwd=self._working_dir,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

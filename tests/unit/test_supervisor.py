@@ -53,7 +53,11 @@ def on_tick():
     return False
 ready = (place / "reader").exists
 Supervisor(
-    [plan("reader", configuration="a secret", is_ready=ready), plan("second"), plan("third", sys.argv[2])],
+    [
+        plan("reader", configuration="a secret", is_ready=ready, is_kept=True),
+        plan("second"),
+        plan("third", sys.argv[2]),
+    ],
     stop_within_s=0.5, on_tick=on_tick,
 ).run()
 """
@@ -128,7 +132,7 @@ def test_a_child_that_does_not_stop_is_killed(tmp_path: Path):
     assert not family.living()
 
 
-def test_all_but_the_first_are_restarted_when_asked(tmp_path: Path):
+def test_all_but_the_kept_are_restarted_when_asked(tmp_path: Path):
     family = Family(tmp_path)
     (tmp_path / "restart").touch()
     wait_for(lambda: len(family.pids("second")) == len(family.pids("third")) == 2, "new children")

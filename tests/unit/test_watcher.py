@@ -10,9 +10,12 @@ from queue import Empty, Queue
 
 import pytest
 
+from storage.catalog import Catalog, sqlite_url
+from storage.catalog.folders import add_folder
 from watcher.coalescing import Coalescer
 from watcher.observing import FolderObserver, is_image_file
 from watcher.pacing import Pacer
+from watcher.watching import Watcher
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -199,3 +202,24 @@ def test_a_folder_that_was_exchanged_is_watched_anew(observer: FolderObserver, m
     marks.drain()
     (folder / "A-b001.spf").write_bytes(b"")
     assert set(marks.some()) == {1}
+
+
+def test_a_clock_put_back_makes_every_folder_due(tmp_path: Path):
+    catalog = Catalog(sqlite_url(tmp_path / "catalogue.sqlite"))
+    catalog.prepare()
+    said: Queue[int] = Queue()
+
+    def say(folder_id: int) -> bool:
+        said.put(folder_id)
+        return True
+
+    with catalog.write() as session:  # a folder that cannot be watched, so that only the timer names it
+        folder = add_folder(session, tmp_path / "none", "UTC", now=NOON, machine_now=NOON + 900 * SECOND)
+    watcher = Watcher(catalog, say, say_again=5 * SECOND)
+    watcher.start()
+    watcher.tick(NOON)
+    assert said.empty()
+    watcher.tick(NOON - 3600 * SECOND)
+    assert said.get(timeout=SOON_S) == folder.id
+    watcher.stop()
+    catalog.close()

@@ -44,6 +44,7 @@ class _State:
     spans: tuple[Span, ...]
     dues: tuple[DueRollup, ...]
     known: Mapping[str, tuple[FileStamp, ImageState]]
+    roots: Mapping[str, bytes | None]
     now: datetime
 
     @property
@@ -138,7 +139,8 @@ def _load(context: AgentContext, chain_id: int) -> _State:
         dues = due_dailies(spans, now, ZoneInfo(folder.time_zone))
         files = images_in_folder(session, chain.folder_id) if dues else {}
         known = {name: (stamp_of(image), image.state) for name, image in files.items()}
-    return _State(chain, folder, spans, dues, known, now)
+        roots = {image.name: image.root for image in images}
+    return _State(chain, folder, spans, dues, known, roots, now)
 
 
 def _not_yet_taken_in(state: _State, last_number: int) -> str | None:
@@ -224,7 +226,8 @@ def _carry_out(context: AgentContext, hints: Hints, task: _Task) -> bool:
     sources = [Path(folder.path) / source.name for source in task.plan.sources]
     with trying(context, task.attempt_id, task.target.name, folder.id) as trial:
         try:
-            published = consolidate(sources, task.target, progress=context.report_progress)
+            roots = [task.state.roots[source.name] for source in task.plan.sources]
+            published = consolidate(sources, task.target, roots=roots, progress=context.report_progress)
         except FormatError as error:
             _doubt(context, folder, error)
             raise

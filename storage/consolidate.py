@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from policies.errors import ChainError
+from policies.errors import ChainError, DigestMismatchError
 from storage.header import ImageHeader
 from storage.image import Records
 from storage.overlay import Overlay, Window
@@ -28,13 +28,21 @@ Loaded = tuple[Records, memoryview, npt.NDArray[np.uint8]]
 """Records that are kept, their stored bytes, and the buffer that holds them."""
 
 
-def consolidate(sources: Sequence[Path], target: Path, *, progress: Progress = no_progress) -> Published:
+def consolidate(
+    sources: Sequence[Path],
+    target: Path,
+    *,
+    roots: Sequence[bytes | None] | None = None,
+    progress: Progress = no_progress,
+) -> Published:
     """Merge adjacent images into one.
 
     Args:
         sources: the images, oldest first; each begins at the point where the one before it ends. If the first is
             a base, so is the result (a synthetic full).
         target: final path of the result, in an existing folder.
+        roots: for each source the root that it was verified with, None where that is not known; a file that
+            was exchanged since then is refused.
         progress: told how many stored bytes of the sources are done.
 
     Returns:
@@ -49,11 +57,25 @@ def consolidate(sources: Sequence[Path], target: Path, *, progress: Progress = n
     Crash: nothing under the final name; the sources are never touched.
     """
     with Overlay(sources) as overlay:
+        _check_roots(overlay, roots)
         header = _merged_header(overlay)
         overlay.check_tables()
         with ImageWriter(target, header) as writer:
             _copy_frames(overlay, writer, progress)
             return writer.finish()
+
+
+def _check_roots(overlay: Overlay, roots: Sequence[bytes | None] | None) -> None:
+    if roots is None:
+        return
+    for layer, root in zip(overlay.layers, roots, strict=True):
+        if root is not None and layer.root != root:
+            raise DigestMismatchError(
+                "is not the image that was verified: its root is another",
+                path=str(layer.path),
+                expected=root.hex(),
+                actual=layer.root.hex(),
+            )
 
 
 def _merged_header(overlay: Overlay) -> ImageHeader:

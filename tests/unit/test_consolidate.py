@@ -330,3 +330,15 @@ def test_progress_ends_at_the_whole(week, quick_path):
     frames = sum(len(sections(source.read_bytes())["frames"]) for source in sources)
     assert told[-1] == (frames, frames)
     assert told == sorted(told)
+
+
+def test_a_source_that_was_exchanged_is_refused(week):
+    sources = [week.image(1), week.image(2)]
+    roots = [verify_image(path).root for path in sources]
+    target = week.folder / "D_VOL-b001-i002-cd.spi"
+    with pytest.raises(DigestMismatchError, match="not the image that was verified") as caught:
+        consolidate(sources, target, roots=[roots[1], roots[0]])
+    assert caught.value.path == str(sources[0])
+    assert not target.exists()
+    consolidate(sources, target, roots=[roots[0], None])
+    assert verify_image(target).status == "good"

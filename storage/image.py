@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -228,3 +228,14 @@ class ImageReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def join_records(pieces: Sequence[Records]) -> Records:
+    """Return the records of all pieces, one after the other.
+
+    As plain bytes: numpy would make a new type of them each time, which it and the kernels are slow to recognise.
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+    packed = np.concatenate([np.ascontiguousarray(piece).view(np.uint8) for piece in pieces])
+    return packed.view(layout.RECORD)

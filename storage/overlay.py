@@ -19,7 +19,7 @@ import numpy.typing as npt
 from policies.errors import DigestMismatchError, FormatError, GeometryError
 from storage import kernels, layout
 from storage.digests import frame_digest
-from storage.image import ImageReader, Records
+from storage.image import ImageReader, Records, join_records
 
 _WINDOW_PAGES: Final = 256
 """Index pages of all layers together that a window aims at: 16 MiB."""
@@ -175,7 +175,7 @@ class Overlay:
             FormatError: an index page is damaged.
         """
         pieces = [self._layer_records(at, first_block, stop_block) for at in range(len(self.layers))]
-        records = np.concatenate(pieces)
+        records = join_records(pieces)
         layer = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
         origin = records["origin"].astype(np.int64) + self.origin_offsets[layer]
         cuts = self._cuts[origin]
@@ -231,7 +231,7 @@ class Overlay:
         if cached is not None and cached[0] == first:
             records = cached[1]
             if stop > first + 1:
-                records = np.concatenate([records, self.layers[at].read_pages(first + 1, stop)])
+                records = join_records([records, self.layers[at].read_pages(first + 1, stop)])
         else:
             records = self.layers[at].read_pages(first, stop)
         tail = (stop - 1 - first) * layout.RECORDS_PER_PAGE
@@ -257,22 +257,22 @@ class Overlay:
         records, layer = window.records[rows], window.layer[rows]
         ends = np.cumsum(records["length"].astype(np.int64)).tolist()
         pieces = [buffer[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
-        for at in np.unique(layer).tolist():
-            mine = np.flatnonzero(layer == at)
-            mine = mine[np.argsort(records["offset"][mine], kind="stable")]
-            self._read_runs(at, records[mine], [pieces[row] for row in mine.tolist()])
+        self._read_runs(records, layer, pieces)
         found = b"".join([frame_digest(piece) for piece in pieces])
         if found != records["digest"].tobytes():
             self._name_damage(window, rows, found)
         return pieces
 
-    def _read_runs(self, at: int, records: Records, pieces: list[memoryview]) -> None:
-        """Read frames of one layer, those that touch each other in one go."""
+    def _read_runs(self, records: Records, layer: npt.NDArray[np.int64], pieces: list[memoryview]) -> None:
+        """Read frames, those that touch each other in a file in one go."""
         offsets = records["offset"].astype(np.int64)
-        ends = offsets + records["length"]
-        breaks = [0, *(np.flatnonzero(offsets[1:] != ends[:-1]) + 1).tolist(), len(records)]
-        for first, stop in pairwise(breaks):
-            self.layers[at].file.read_into(int(offsets[first]), pieces[first:stop])
+        order = np.lexsort((offsets, layer))
+        layer, offsets, lengths = layer[order], offsets[order], records["length"][order]
+        is_new = (layer[1:] != layer[:-1]) | (offsets[1:] != offsets[:-1] + lengths[:-1])
+        starts = [0, *(np.flatnonzero(is_new) + 1).tolist()] if len(order) else []
+        in_order = [pieces[row] for row in order.tolist()]
+        for first, stop in pairwise([*starts, len(order)]):
+            self.layers[layer[first]].file.read_into(int(offsets[first]), in_order[first:stop])
 
     def _name_damage(self, window: Window, rows: npt.NDArray[np.int64], found: bytes) -> None:
         size = layout.FRAME_DIGEST_BYTES
@@ -301,7 +301,7 @@ def _joined(windows: Sequence[Window]) -> Window:
     return Window(
         windows[0].first_block,
         windows[-1].stop_block,
-        np.concatenate([window.records for window in windows]),
+        join_records([window.records for window in windows]),
         np.concatenate([window.layer for window in windows]),
         np.concatenate([window.need_lo for window in windows]),
         np.concatenate([window.need_hi for window in windows]),

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
@@ -18,11 +18,11 @@ from blake3 import blake3
 from storage import kernels, layout
 from storage.digests import Buffer, digest_of, root_of
 from storage.header import ImageHeader, encode_header
-from storage.image import Records
+from storage.image import Records, join_records
 from storage.publish import PartialFile, storage_errors
 
 _SPOOL_BYTES: Final = 64 << 20
-_FLUSH_BYTES: Final = 32 << 20
+_FLUSH_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +277,7 @@ class _Spool:
         """Yield all records, in pieces of whole pages but for the last."""
         if self._file is None:
             if self._held:
-                yield _joined(self._held)
+                yield join_records(self._held)
             return
         self._spill()
         self._file.seek(0)
@@ -288,7 +288,3 @@ class _Spool:
         if self._file is not None:
             with contextlib.suppress(OSError):  # of what it could not write: nobody wants that any more
                 self._file.close()
-
-
-def _joined(pieces: Sequence[Records]) -> Records:
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from bench.ground import VOLUME, Ground
 from bench.report import Goal, Row
-from bench.timing import Contender, take_turns
+from bench.timing import Contender, take_turns, warm
 from hsr.restore import restore
 from storage.capture import capture
 from tests.commands import run
@@ -49,6 +49,7 @@ def compare(ground: Ground) -> list[Row]:
 
     def next_state(number: int) -> None:
         replay.roll_to(number + 1)
+        warm(replay.path)  # borg drops what it read from the page cache
 
     def capture_ours(_round: int) -> None:
         images.append(capture(replay.path, folder, VOLUME, now=datetime.now(UTC)).path)

@@ -79,3 +79,11 @@ def fsync(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def warm(path: Path) -> None:
+    """Read a file, so that it lies in the page cache."""
+    with path.open("rb", buffering=0) as stream:
+        buffer = bytearray(4 << 20)
+        while stream.readinto(buffer):
+            pass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import queue
+import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,12 @@ Result = TypeVar("Result")
 
 THREADS: Final = min(os.cpu_count() or 1, 8)
 """Worker threads of one operation: what they call frees the GIL."""
+
+_KEPT_BYTES_MAX: Final = 96 << 20
+"""Buffers kept between operations, all sizes together."""
+
+Buffer = npt.NDArray[np.uint8]
+"""Bytes of a pool: uint8, one dimension, writable."""
 
 Progress = Callable[[int, int], None]
 """Called with (done_bytes, total_bytes), now and then."""
@@ -57,7 +65,10 @@ def ordered_map(
 
 
 class BufferPool:
-    """A fixed set of buffers, touched once and used again and again; taking one waits until one is free.
+    """A fixed set of buffers, used again and again; taking one waits until one is free.
+
+    Buffers outlive their pool: the next pool of that size takes them over, since the first use of fresh memory is
+    slow on virtual machines.
 
     Args:
         count: how many.
@@ -66,14 +77,46 @@ class BufferPool:
 
     def __init__(self, count: int, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self._free: queue.SimpleQueue[npt.NDArray[np.uint8]] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
         for _ in range(count):
-            self._free.put(np.frombuffer(mmap.mmap(-1, size_bytes), np.uint8))
+            self._free.put(_KEPT.take(size_bytes))
+        weakref.finalize(self, _KEPT.keep_all, self._free, size_bytes)
 
-    def take(self) -> npt.NDArray[np.uint8]:
+    def take(self) -> Buffer:
         """Return a free buffer: uint8, `size_bytes` long, contents undefined."""
         return self._free.get()
 
-    def give(self, buffer: npt.NDArray[np.uint8]) -> None:
+    def give(self, buffer: Buffer) -> None:
         """Hand a buffer back."""
         self._free.put(buffer)
+
+
+class _KeptBuffers:
+    """Buffers of pools that are gone, up to a limit. Those that were never handed back are not among them."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._kept_bytes = 0
+        self._by_size: dict[int, list[Buffer]] = {}
+        self._lock = threading.RLock()  # a pool may end wherever memory is asked for, here too
+
+    def take(self, size_bytes: int) -> Buffer:
+        with self._lock:
+            kept = self._by_size.get(size_bytes)
+            if kept:
+                self._kept_bytes -= size_bytes
+                return kept.pop()
+        return np.frombuffer(mmap.mmap(-1, size_bytes), np.uint8)
+
+    def keep_all(self, free: queue.SimpleQueue[Buffer], size_bytes: int) -> None:
+        with self._lock:
+            while self._kept_bytes + size_bytes <= self._limit_bytes:
+                try:
+                    buffer = free.get_nowait()
+                except queue.Empty:
+                    return
+                self._by_size.setdefault(size_bytes, []).append(buffer)
+                self._kept_bytes += size_bytes
+
+
+_KEPT: Final = _KeptBuffers(_KEPT_BYTES_MAX)

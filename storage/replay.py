@@ -15,9 +15,12 @@ from storage.codec import lay_frame
 from storage.overlay import Overlay, Window
 from storage.pipeline import THREADS, BufferPool, ordered_map
 
-_STRIPE_BYTES: Final = 4 << 20
+_STRIPE_BYTES: Final = 8 << 20
 _LOAD_BYTES: Final = 4 << 20
-_AHEAD: Final = 2 * THREADS
+_THREADS: Final = THREADS + 1
+"""One more than there are cores, since one mostly waits for a medium."""
+
+_AHEAD: Final = 2 * _THREADS
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -76,7 +79,7 @@ class BlockReader:
             finally:
                 self._plain.give(buffer)
 
-        with closing(ordered_map(decode, self._stripes(), ahead=_AHEAD)) as results:
+        with closing(ordered_map(decode, self._stripes(), threads=_THREADS, ahead=_AHEAD)) as results:
             yield from results
 
     def _stripes(self) -> Iterator[Window]:
@@ -105,7 +108,7 @@ class BlockReader:
             self._decode(part, blocks, plain)
 
         parts = window.stripes(1) if len(blocks) < _AHEAD else window.stripes(self._blocks_at_once)
-        with closing(ordered_map(decode, parts, ahead=_AHEAD)) as results:
+        with closing(ordered_map(decode, parts, threads=_THREADS, ahead=_AHEAD)) as results:
             for _ in results:
                 pass
         return plain

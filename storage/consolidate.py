@@ -22,6 +22,9 @@ from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered
 from storage.writer import ImageWriter, Published
 
 _BATCH_BYTES: Final = 4 << 20
+_PAST_CACHE_BYTES: Final = 32 << 20
+"""From so many bytes of sources on, the result is written past the page cache."""
+
 _AHEAD: Final = 2 * THREADS
 
 Loaded = tuple[Records, memoryview, npt.NDArray[np.uint8]]
@@ -60,7 +63,7 @@ def consolidate(
         _check_roots(overlay, roots)
         header = _merged_header(overlay)
         overlay.check_tables()
-        with ImageWriter(target, header) as writer:
+        with ImageWriter(target, header, past_cache=overlay.frames_bytes >= _PAST_CACHE_BYTES) as writer:
             _copy_frames(overlay, writer, progress)
             return writer.finish()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +17,10 @@ from storage import kernels, layout
 from storage.digests import Buffer, digest_of, root_of
 from storage.header import ImageHeader, encode_header
 from storage.image import Records, join_records
+from storage.output import open_output
 from storage.publish import PartialFile, storage_errors
 
 _SPOOL_BYTES: Final = 64 << 20
-_FLUSH_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,7 @@ class ImageWriter:
     Args:
         target: final path.
         header: what the image says of itself.
+        past_cache: write long images past the page cache, where the file system can do that.
 
     Raises:
         BusyError: the final name is taken.
@@ -58,13 +57,13 @@ class ImageWriter:
     Crash: nothing under the final name; a partial file that the next writer sweeps away.
     """
 
-    def __init__(self, target: Path, header: ImageHeader) -> None:
+    def __init__(self, target: Path, header: ImageHeader, *, past_cache: bool = False) -> None:
         packed = encode_header(header)
         self._partial = PartialFile(target)
         self._header = replace(
             header, digest=packed[layout.HEADER.itemsize - layout.DIGEST_BYTES : layout.HEADER.itemsize]
         )
-        self._flusher = _BackgroundFlush(self._partial.fd)
+        self._output = open_output(self._partial.fd, self._partial.path, past_cache=past_cache)
         self._records = _Spool(target.parent)
         self._segments = _SegmentDigests()
         self._frames_offset = len(packed)
@@ -131,9 +130,8 @@ class ImageWriter:
         signed = trailer.tobytes()[: layout.TRAILER_SIGNED_BYTES]
         root = root_of(signed)
         self._write(signed + root)
-        self._flusher.stop()
         with storage_errors(self._partial.target):
-            self._flusher.raise_failure()
+            self._output.finish()
         self._partial.publish()
         return Published(self._partial.target, self._header, root, self._at, self._plain_bytes)
 
@@ -163,65 +161,18 @@ class ImageWriter:
     def _write(self, piece: Buffer) -> None:
         view = memoryview(piece)
         with storage_errors(self._partial.target):
-            while view:
-                done = os.pwrite(self._partial.fd, view, self._at)
-                self._at += done
-                view = view[done:]
-        self._flusher.wrote(self._at)
+            self._output.write(view)
+        self._at += len(view)
 
     def __enter__(self) -> ImageWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._flusher.stop()
+            self._output.close()
             self._records.close()
         finally:
             self._partial.discard()
-
-
-class _BackgroundFlush:
-    """Pushes written data to the medium while more is being made, so that the last sync is short."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._due = threading.Event()
-        self._ended = False
-        self._flushed_bytes = 0
-        self._failure: OSError | None = None
-        self._thread: threading.Thread | None = None
-
-    def wrote(self, total_bytes: int) -> None:
-        if total_bytes - self._flushed_bytes < _FLUSH_BYTES:
-            return
-        self._flushed_bytes = total_bytes
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="rollforward-flush", daemon=True)
-            self._thread.start()
-        self._due.set()
-
-    def _run(self) -> None:
-        while True:
-            self._due.wait()
-            self._due.clear()
-            if self._ended:
-                return
-            try:
-                os.fdatasync(self._fd)
-            except OSError as error:  # the kernel reports a lost write once only: keep it for the writer
-                self._failure = error
-                return
-
-    def stop(self) -> None:
-        if self._thread is not None:
-            self._ended = True
-            self._due.set()
-            self._thread.join()
-            self._thread = None
-
-    def raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
 
 class _SegmentDigests:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -21,7 +23,7 @@ from policies.errors import (
     StorageError,
 )
 from storage import consolidate as consolidation
-from storage import overlay, writer
+from storage import output, overlay, writer
 from storage.consolidate import consolidate
 from storage.verify import verify_image
 from tests.unit.forge import sections, take_apart
@@ -108,8 +110,39 @@ SMALL = {
     "batches": (consolidation, "_BATCH_BYTES", 3000),
     "windows": (overlay, "_WINDOW_PAGES", 1),
     "reads": (consolidation, "_AHEAD", 1),
-    "flushes": (writer, "_FLUSH_BYTES", 2000),
+    "flushes": (output, "_FLUSH_BYTES", 2000),
+    "writing past the cache": (consolidation, "_PAST_CACHE_BYTES", 0),
 }
+
+
+@pytest.mark.parametrize("fails", ["", "alignment", "disk full"])
+def test_writing_past_the_cache(week, quick_path, monkeypatch, fails):
+    images = [week.image(number) for number in range(8)]
+    expected = consolidate(images[1:], quick_path / "expected.spi").path.read_bytes()
+    monkeypatch.setattr(consolidation, "_PAST_CACHE_BYTES", 0)
+    monkeypatch.setattr(output, "_PIECE_BYTES", 4096)
+    direct: list[int] = []
+    real = os.pwrite
+
+    def pwrite(fd: int, piece: memoryview, offset: int) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            direct.append(len(piece))
+            if fails and len(direct) > 2:
+                number = errno.EINVAL if fails == "alignment" else errno.ENOSPC
+                raise OSError(number, os.strerror(number))
+        return real(fd, piece, offset)
+
+    monkeypatch.setattr(output.os, "pwrite", pwrite)
+    target, before = quick_path / "out" / "direct.spi", open_files()
+    target.parent.mkdir()
+    if fails == "disk full":
+        with pytest.raises(StorageError, match="the disk is full"):
+            consolidate(images[1:], target)
+        assert names(target.parent) == []
+    else:
+        assert consolidate(images[1:], target).path.read_bytes() == expected
+    assert set(direct) == {4096}
+    assert open_files() == before
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from policies.errors import BusyError, StorageError
-from storage import publish, writer
+from storage import output, publish, writer
 from storage.consolidate import consolidate
 from storage.header import ImageHeader
 from storage.publish import (
@@ -289,7 +289,7 @@ def test_an_error_before_the_first_byte_leaves_nothing(header, quick_path, monke
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writer.os, "pwrite", full)
+    monkeypatch.setattr(output.os, "pwrite", full)
     with pytest.raises(StorageError, match="the disk is full"):
         ImageWriter(out / "image.spi", header)
     assert names(out) == []
@@ -326,14 +326,14 @@ def test_a_write_that_was_lost_behind_our_back_is_not_published(header, quick_pa
     """The kernel tells of a lost write once: here to the background flush, which must hand it on."""
     out = quick_path / "out"
     out.mkdir()
-    monkeypatch.setattr(writer, "_FLUSH_BYTES", 1)
+    monkeypatch.setattr(output, "_FLUSH_BYTES", 1)
     told = threading.Event()
 
     def lost(fd: int) -> None:
         told.set()
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(writer.os, "fdatasync", lost)
+    monkeypatch.setattr(output.os, "fdatasync", lost)
     with ImageWriter(out / "image.spi", header) as image:
         assert told.wait(30)
         with pytest.raises(StorageError, match="Input/output error"):

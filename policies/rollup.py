@@ -147,5 +147,5 @@ def _due(after: Point, upto: Point, places: Mapping[PointId, _Place], zone: tzin
     place = places[upto.id]
     count = place.depth - places[after.id].depth
     points = "1 point" if count == 1 else f"{count} points"
-    reason = f"{place.day.isoformat()} has ended ({zone}) and its {points} are in no consolidation yet"
+    reason = f"{place.day.isoformat()} has ended ({zone}) and its {points} are not all in one consolidation yet"
     return DueRollup(after, upto, Tier.DAILY, place.day, reason)

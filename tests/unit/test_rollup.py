@@ -123,7 +123,7 @@ def test_what_is_due_is_told_in_full():
     assert (rollup.after, rollup.upto) == (made[0], made[2])
     assert rollup.tier is Tier.DAILY
     assert rollup.day == date(2026, 3, 2)
-    assert rollup.reason == "2026-03-02 has ended (UTC) and its 2 points are in no consolidation yet"
+    assert rollup.reason == "2026-03-02 has ended (UTC) and its 2 points are not all in one consolidation yet"
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,9 @@ def _rolled_up(tree: Ancestry, places: Mapping[PointId, _Place]) -> Mapping[Poin
 def _due(after: Point, upto: Point, places: Mapping[PointId, _Place], zone: tzinfo) -> DueRollup:
     place = places[upto.id]
     count = place.depth - places[after.id].depth
-    points = "1 point" if count == 1 else f"{count} points"
-    reason = f"{place.day.isoformat()} has ended ({zone}) and its {points} are not all in one consolidation yet"
+    one, more = (
+        "its point is in no consolidation yet",
+        f"its {count} points are not all in one consolidation yet",
+    )
+    reason = f"{place.day.isoformat()} has ended ({zone}) and {one if count == 1 else more}"
     return DueRollup(after, upto, Tier.DAILY, place.day, reason)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import itertools
@@ -33,15 +34,15 @@ PLAIN_NAME = re.compile(r"[!#-\[\]-~]+")
 """A path of printable ASCII without blanks, double quotes and backslashes."""
 
 
-class LivingVolume:
+class LivingVolume(abc.ABC):
     """Changes a working volume, `now.raw`, from state to state; `tests.history` keeps what differs."""
 
     states: int
     volume: Path
 
+    @abc.abstractmethod
     def change(self, number: int) -> tuple[str, bool]:
         """Bring the volume into the given state; return a note and whether it stays clean."""
-        raise NotImplementedError
 
 
 # --- a file server's volume

@@ -70,6 +70,5 @@ def compare(ground: Ground) -> list[Row]:
 def _row(ours: Timing, peer: Timing, own_mib: int, peer_mib: int) -> Row:
     note = f"leaves {own_mib:,} MiB, checked against digests; {peer.name} leaves {peer_mib:,} MiB, unchecked"
     if "commit" in peer.name:
-        note += "; commit writes into its oldest source, and leaves uncompressed clusters: another job"
-        return Row("consolidate", ours, peer, note=note)
+        note += "; commit writes into its oldest source, and leaves uncompressed clusters"
     return Row("consolidate", ours, peer, Goal.TIMES_FASTER, AT_LEAST, note)

@@ -249,6 +249,15 @@ def gather_granules(block: U8, mask_lo: np.uint64, mask_hi: np.uint64, granule_b
 
 
 @njit(nogil=True, cache=True)
+def _mark(lo: U64, hi: U64, row: int, granule: int) -> None:
+    bit = np.uint64(1) << np.uint64(granule & 63)
+    if granule < 64:
+        lo[row] |= bit
+    else:
+        hi[row] |= bit
+
+
+@njit(nogil=True, cache=True)
 def nonzero_masks(blocks: U64, words_per_granule: int, lo: U64, hi: U64) -> None:
     """Find the granules that hold anything but zeros.
 
@@ -268,11 +277,7 @@ def nonzero_masks(blocks: U64, words_per_granule: int, lo: U64, hi: U64) -> None
                 for word in range(first, first + 16):
                     seen |= blocks[row, word]
                 if seen != 0:
-                    bit = np.uint64(1) << np.uint64(granule & 63)
-                    if granule < 64:
-                        lo[row] |= bit
-                    else:
-                        hi[row] |= bit
+                    _mark(lo, hi, row, granule)
                     break
 
 
@@ -297,11 +302,7 @@ def changed_masks(new: U64, old: U64, words_per_granule: int, lo: U64, hi: U64) 
                 for word in range(first, first + 16):
                     seen |= new[row, word] ^ old[row, word]
                 if seen != 0:
-                    bit = np.uint64(1) << np.uint64(granule & 63)
-                    if granule < 64:
-                        lo[row] |= bit
-                    else:
-                        hi[row] |= bit
+                    _mark(lo, hi, row, granule)
                     break
 
 

@@ -6,29 +6,24 @@ and checked, kept or not, so that a damaged source is refused as a whole. The re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from policies.errors import ChainError, DigestMismatchError
+from storage import kernels
 from storage.header import ImageHeader
-from storage.image import Records
-from storage.overlay import Overlay, Window
-from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered_map
+from storage.overlay import Overlay
+from storage.pipeline import BufferPool, Progress, no_progress
+from storage.streams import StoredStreams
 from storage.writer import ImageWriter, Published
 
 _BATCH_BYTES: Final = 4 << 20
 _PAST_CACHE_BYTES: Final = 32 << 20
 """From so many bytes of sources on, the result is written past the page cache."""
-
-_AHEAD: Final = 2 * THREADS
-
-Loaded = tuple[Records, memoryview, npt.NDArray[np.uint8]]
-"""Records that are kept, their stored bytes, and the buffer that holds them."""
 
 
 def consolidate(
@@ -62,7 +57,6 @@ def consolidate(
     with Overlay(sources) as overlay:
         _check_roots(overlay, roots)
         header = _merged_header(overlay)
-        overlay.check_tables()
         with ImageWriter(target, header, past_cache=overlay.frames_bytes >= _PAST_CACHE_BYTES) as writer:
             _copy_frames(overlay, writer, progress)
             return writer.finish()
@@ -103,27 +97,14 @@ def _merged_header(overlay: Overlay) -> ImageHeader:
 
 
 def _copy_frames(overlay: Overlay, writer: ImageWriter, progress: Progress) -> None:
-    buffers = BufferPool(_AHEAD, _BATCH_BYTES + overlay.block_bytes)
-
-    def load(batch: Window) -> Loaded:
-        buffer = buffers.take()
-        seen = batch.seen
-        kept = np.flatnonzero(seen)
-        rows = np.concatenate([kept, np.flatnonzero(~seen)])
-        overlay.load(batch, rows, buffer.data)
-        records = batch.records[kept]
-        return records, buffer.data[: int(records["length"].sum(dtype=np.int64))], buffer
-
+    packed = BufferPool(1, _BATCH_BYTES + overlay.block_bytes).take()
     done = 0
-    with closing(ordered_map(load, _batches(overlay), ahead=_AHEAD)) as loaded:
-        for records, stored, buffer in loaded:
-            writer.append(records, stored)
-            done += len(stored)
+    with closing(StoredStreams(overlay).batches(_BATCH_BYTES)) as batches:
+        for batch in batches:
+            kept = np.flatnonzero(batch.window.seen)
+            records = batch.window.records[kept]
+            lengths = records["length"].astype(np.int64)
+            size = kernels.gather_runs(batch.buffer, batch.starts[kept], lengths, packed)
+            writer.append(records, packed.data[:size])
+            done += int(batch.window.records["length"].sum(dtype=np.int64))
             progress(done, overlay.frames_bytes)
-            buffers.give(buffer)
-    progress(overlay.frames_bytes, overlay.frames_bytes)
-
-
-def _batches(overlay: Overlay) -> Iterator[Window]:
-    for window in overlay.windows():
-        yield from window.batches(_BATCH_BYTES)

@@ -27,6 +27,37 @@ def frame_digest(stored: Buffer) -> bytes:
     return blake3(stored).digest(layout.FRAME_DIGEST_BYTES)
 
 
+class SegmentDigests:
+    """One digest for each MiB of a stored stream, however its bytes arrive."""
+
+    def __init__(self) -> None:
+        self._complete = bytearray()
+        self._open = blake3()
+        self._room_bytes = layout.SEGMENT_BYTES
+
+    def complete_from(self, segment: int) -> bytes:
+        """Return the digests of the segments that are full by now, 32 bytes each, from the given one on."""
+        return bytes(self._complete[segment * layout.DIGEST_BYTES :])
+
+    def update(self, stored: Buffer) -> None:
+        """Take in the bytes that come next."""
+        view = memoryview(stored)
+        while view:
+            piece = view[: self._room_bytes]
+            self._open.update(piece)
+            self._room_bytes -= len(piece)
+            view = view[len(piece) :]
+            if self._room_bytes == 0:
+                self._complete += self._open.digest()
+                self._open, self._room_bytes = blake3(), layout.SEGMENT_BYTES
+
+    def table(self) -> bytes:
+        """Return the digests of all segments, the last one however short."""
+        if self._room_bytes == layout.SEGMENT_BYTES:
+            return bytes(self._complete)
+        return bytes(self._complete) + self._open.digest()
+
+
 def root_of(signed: Buffer) -> bytes:
     """Return the root: the 32-byte identity of an image.
 

@@ -170,6 +170,19 @@ def overlay_masks(records: Structured, cuts: I64, granule_bytes: int, need_lo: U
 
 
 @njit(nogil=True, cache=True)
+def _copy(source: U8, start: Int, target: U8, at: Int, size: Int) -> None:
+    """Copy bytes that do not overlap.
+
+    The indexes are unsigned, so that none of them can mean "from the end": only then does the compiler copy in
+    wide steps, which is ten times faster than assigning one slice to another.
+    """
+    first, stop = np.uint64(at), np.uint64(at) + np.uint64(size)
+    copied, run = target[first:stop], source[np.uint64(start) : np.uint64(start) + np.uint64(size)]
+    for byte in range(np.uint64(size)):
+        copied[byte] = run[byte]
+
+
+@njit(nogil=True, cache=True)
 def scatter_granules(
     packed: U8,
     mask_lo: np.uint64,
@@ -206,7 +219,7 @@ def scatter_granules(
             granule += 1
         size = (granule - first) * granule_bytes
         if wanted:
-            block[first * granule_bytes : granule * granule_bytes] = packed[at : at + size]
+            _copy(packed, at, block, first * granule_bytes, size)
         at += size
 
 
@@ -243,8 +256,28 @@ def gather_granules(block: U8, mask_lo: np.uint64, mask_hi: np.uint64, granule_b
             granule += 1
             continue
         size = (granule - first) * granule_bytes
-        packed[at : at + size] = block[first * granule_bytes : granule * granule_bytes]
+        _copy(block, first * granule_bytes, packed, at, size)
         at += size
+    return at
+
+
+@njit(nogil=True, cache=True)
+def gather_runs(source: U8, starts: I64, lengths: I64, packed: U8) -> int:
+    """Copy runs of bytes, one after the other.
+
+    Args:
+        source: where they lie.
+        starts: int64, where each begins in it.
+        lengths: int64, as long as `starts`: bytes of each.
+        packed: where they go, long enough for all.
+
+    Returns:
+        Bytes copied.
+    """
+    at = 0
+    for row in range(len(starts)):
+        _copy(source, starts[row], packed, at, lengths[row])
+        at += lengths[row]
     return at
 
 

@@ -11,10 +11,9 @@ from typing import IO, Final
 
 import numpy as np
 import numpy.typing as npt
-from blake3 import blake3
 
 from storage import kernels, layout
-from storage.digests import Buffer, digest_of, root_of
+from storage.digests import Buffer, SegmentDigests, digest_of, root_of
 from storage.header import ImageHeader, encode_header
 from storage.image import Records, join_records
 from storage.output import open_output
@@ -65,7 +64,7 @@ class ImageWriter:
         )
         self._output = open_output(self._partial.fd, self._partial.path, past_cache=past_cache)
         self._records = _Spool(target.parent)
-        self._segments = _SegmentDigests()
+        self._segments = SegmentDigests()
         self._frames_offset = len(packed)
         self._at = 0
         self._plain_bytes = 0
@@ -173,31 +172,6 @@ class ImageWriter:
             self._records.close()
         finally:
             self._partial.discard()
-
-
-class _SegmentDigests:
-    """One digest for each MiB of the stored stream, however it arrives."""
-
-    def __init__(self) -> None:
-        self._done = bytearray()
-        self._open = blake3()
-        self._room = layout.SEGMENT_BYTES
-
-    def update(self, stored: Buffer) -> None:
-        view = memoryview(stored)
-        while view:
-            piece = view[: self._room]
-            self._open.update(piece)
-            self._room -= len(piece)
-            view = view[len(piece) :]
-            if self._room == 0:
-                self._done += self._open.digest()
-                self._open, self._room = blake3(), layout.SEGMENT_BYTES
-
-    def table(self) -> bytes:
-        if self._room < layout.SEGMENT_BYTES:
-            self._done += self._open.digest()
-        return bytes(self._done)
 
 
 class _Spool:

@@ -118,6 +118,12 @@ def gather_granules(block, mask_lo, mask_hi, granule_bytes: int, packed) -> int:
     return len(taken)
 
 
+def gather_runs(source, starts, lengths, packed) -> int:
+    taken = b"".join(source[s : s + n].tobytes() for s, n in zip(starts.tolist(), lengths.tolist(), strict=True))
+    packed[: len(taken)] = list(taken)
+    return len(taken)
+
+
 def nonzero_masks(blocks, words_per_granule: int, lo, hi) -> None:
     changed_masks(blocks, np.zeros_like(blocks), words_per_granule, lo, hi)
 

@@ -23,7 +23,7 @@ from policies.errors import (
     StorageError,
 )
 from storage import consolidate as consolidation
-from storage import output, overlay, writer
+from storage import layout, output, overlay, streams, writer
 from storage.consolidate import consolidate
 from storage.verify import verify_image
 from tests.unit.forge import sections, take_apart
@@ -109,7 +109,7 @@ SMALL = {
     "the spool": (writer, "_SPOOL_BYTES", 256),
     "batches": (consolidation, "_BATCH_BYTES", 3000),
     "windows": (overlay, "_WINDOW_PAGES", 1),
-    "reads": (consolidation, "_AHEAD", 1),
+    "reads": (streams, "_AHEAD", 1),
     "flushes": (output, "_FLUSH_BYTES", 2000),
     "writing past the cache": (consolidation, "_PAST_CACHE_BYTES", 0),
 }
@@ -338,6 +338,22 @@ def test_damage_in_a_frame_that_would_be_left_out_is_noticed_too(tiny, quick_pat
     with pytest.raises(DigestMismatchError) as caught:
         consolidate([tiny.image(number) for number in (1, 2, 3)], quick_path / "target.spi")
     assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize("place", [0, 0.5, 0.999])
+def test_the_damaged_segment_is_named(tiny, quick_path, monkeypatch, place):
+    monkeypatch.setattr(layout, "SEGMENT_BYTES", 4096)
+    tiny.capture_states([noise(3 * BLOCK, seed) for seed in range(3)])
+    path = tiny.image(2)
+    image = path.read_bytes()
+    frames = sections(image)["frames"]
+    at = frames[int(len(frames) * place)]
+    path.write_bytes(image[:at] + bytes([image[at] ^ 4]) + image[at + 1 :])
+    with pytest.raises(DigestMismatchError) as caught:
+        consolidate([tiny.image(1), path], quick_path / "target.spi")
+    assert caught.value.path == str(path)
+    assert caught.value.offset == at - (at - frames[0]) % 4096
+    assert names(quick_path) == ["tiny"]
 
 
 def test_a_file_that_is_cut_off_while_it_is_read_is_an_error(week, quick_path):

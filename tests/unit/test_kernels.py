@@ -181,6 +181,16 @@ def test_what_is_gathered_is_scattered_to_where_it_was(wanted, seed):
     assert np.array_equal(back, block)
 
 
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 1000)), max_size=12), st.integers(0, 99))
+def test_gather_runs(runs, seed):
+    source = noise(4000, seed)
+    starts, lengths = (np.array([run[at] for run in runs], np.int64) for at in (0, 1))
+    found, expected = (np.zeros(12_000, np.uint8) for _ in range(2))
+    size = kernels.gather_runs(source, starts, lengths, found)
+    assert size == plain.gather_runs(source, starts, lengths, expected)
+    assert np.array_equal(found, expected)
+
+
 @st.composite
 def changes(draw):
     """Two states of some blocks, and the size of their granules in words."""

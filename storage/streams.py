@@ -1,0 +1,189 @@
+"""The stored streams of several images, read side by side from front to back, and checked on the way.
+
+Hashing long runs is more than twice as fast as hashing frame by frame, so a stream is held against the digests of
+its segments. What is read may be used at once, but counts as good only when `finish` has returned: the digest of a
+segment is known at its end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.errors import DigestMismatchError, FormatError
+from storage import layout
+from storage.digests import SegmentDigests
+from storage.image import ImageReader
+from storage.overlay import Overlay, Window
+from storage.pipeline import THREADS, Buffer, BufferPool
+
+_READ_BYTES: Final = 256 << 10
+"""Read at once: what is hashed next then lies in the processor's cache still."""
+
+_AHEAD: Final = THREADS + 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """Frames of all images, with their stored bytes.
+
+    Attributes:
+        window: the frames.
+        buffer: uint8, holds their stored bytes; valid until the next batch is taken.
+        starts: int64, as long as the window: where each frame begins in the buffer.
+    """
+
+    window: Window
+    buffer: Buffer
+    starts: npt.NDArray[np.int64]
+
+
+class StoredStreams:
+    """Reads every stored byte of an overlay once.
+
+    Args:
+        overlay: the images; it stays open as long as this is used.
+
+    Raises:
+        FormatError: a segment table is damaged.
+        StorageError: an image cannot be read.
+    """
+
+    def __init__(self, overlay: Overlay) -> None:
+        self._overlay = overlay
+        self._streams = [_CheckedStream(layer) for layer in overlay.layers]
+        self._lanes = _lanes([layer.frames_bytes for layer in overlay.layers], THREADS)
+
+    def batches(self, limit_bytes: int) -> Generator[StoredBatch, None, None]:
+        """Yield all frames in ascending order of blocks; to be used once.
+
+        Args:
+            limit_bytes: stored bytes of a batch, exceeded by less than one frame.
+
+        Raises:
+            FormatError: an image is damaged; its path is in the error.
+            StorageError: a medium fails.
+        """
+        buffers = BufferPool(_AHEAD + 1, limit_bytes + self._overlay.block_bytes)
+        waiting: deque[tuple[StoredBatch, list[Future[None]]]] = deque()
+        with ExitStack() as stack:
+            # One thread for each lane, since the bytes of a stream are to be hashed in their order.
+            pools = [stack.enter_context(ThreadPoolExecutor(1, "rollforward-stream")) for _ in self._lanes]
+            try:
+                for window in self._overlay.windows():
+                    for part in window.batches(limit_bytes):
+                        waiting.append(self._begin(part, buffers.take(), pools))
+                        if len(waiting) > _AHEAD:
+                            yield from _finished(waiting, buffers)
+                while waiting:
+                    yield from _finished(waiting, buffers)
+                for stream in self._streams:
+                    stream.finish()
+            finally:
+                for pool in pools:
+                    pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(
+        self, window: Window, buffer: Buffer, pools: Sequence[ThreadPoolExecutor]
+    ) -> tuple[StoredBatch, list[Future[None]]]:
+        """Have the frames of one batch read: those of an image lie together, in the order of its file."""
+        order = np.argsort(window.layer, kind="stable")
+        lengths = window.records["length"][order].astype(np.int64)
+        ends = np.cumsum(lengths)
+        starts = np.empty(len(order), np.int64)
+        starts[order] = ends - lengths
+        layers, firsts = np.unique(window.layer[order], return_index=True)
+        stops = np.append(firsts[1:], len(order)) - 1
+        pieces: dict[int, tuple[int, memoryview]] = {}
+        for layer, first, stop in zip(layers.tolist(), firsts.tolist(), stops.tolist(), strict=True):
+            offset = int(window.records["offset"][order[first]])
+            pieces[layer] = (offset, buffer.data[int(ends[first] - lengths[first]) : int(ends[stop])])
+        jobs = [
+            pool.submit(self._read, {layer: pieces[layer] for layer in lane if layer in pieces})
+            for pool, lane in zip(pools, self._lanes, strict=True)
+        ]
+        return StoredBatch(window, buffer, starts), jobs
+
+    def _read(self, pieces: dict[int, tuple[int, memoryview]]) -> None:
+        for layer, (offset, piece) in pieces.items():
+            self._streams[layer].read(offset, piece)
+
+
+def _finished(
+    waiting: deque[tuple[StoredBatch, list[Future[None]]]], buffers: BufferPool
+) -> Generator[StoredBatch, None, None]:
+    batch, jobs = waiting.popleft()
+    for job in jobs:
+        job.result()
+    yield batch
+    buffers.give(batch.buffer)
+
+
+def _lanes(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Share streams out among lanes, the longest first, each to the lane that has least to do."""
+    lanes: list[list[int]] = [[] for _ in range(min(count, len(sizes)))]
+    loads = [0] * len(lanes)
+    for at in sorted(range(len(sizes)), key=lambda at: (-sizes[at], at)):
+        lane = loads.index(min(loads))
+        lanes[lane].append(at)
+        loads[lane] += sizes[at]
+    return lanes
+
+
+class _CheckedStream:
+    """The stored stream of one image, read from its beginning and held against the digests of its segments."""
+
+    def __init__(self, image: ImageReader) -> None:
+        self._image = image
+        self._wanted = image.check_segment_table()
+        self._digests = SegmentDigests()
+        self._at = image.frames_offset
+        self._checked = 0
+
+    def read(self, offset: int, piece: memoryview) -> None:
+        """Fill the piece with the bytes that come next, and check the segments that end in it.
+
+        Raises:
+            DigestMismatchError: a segment is damaged.
+            FormatError: the piece does not begin where the one before it ended.
+            StorageError: the medium fails.
+        """
+        if offset != self._at:
+            path = str(self._image.path)
+            raise FormatError("the index leaves a gap in the stored stream", path=path, offset=self._at)
+        for first in range(0, len(piece), _READ_BYTES):
+            part = piece[first : first + _READ_BYTES]
+            self._image.file.read_into(offset + first, [part])
+            self._digests.update(part)
+        self._at += len(piece)
+        self._compare(self._digests.complete_from(self._checked))
+
+    def finish(self) -> None:
+        """Check the last segment, and that the stream ends where it should.
+
+        Raises:
+            DigestMismatchError: the segment is damaged.
+            FormatError: the index names fewer bytes than the stream has.
+        """
+        if self._at != self._image.index_offset:
+            path = str(self._image.path)
+            raise FormatError("the stored stream holds bytes that no frame owns", path=path, offset=self._at)
+        self._compare(self._digests.table()[self._checked * layout.DIGEST_BYTES :])
+
+    def _compare(self, found: bytes) -> None:
+        for start in range(0, len(found), layout.DIGEST_BYTES):
+            if found[start : start + layout.DIGEST_BYTES] != self._wanted[self._checked].tobytes():
+                raise DigestMismatchError(
+                    "stored data is damaged",
+                    path=str(self._image.path),
+                    offset=self._image.frames_offset + self._checked * layout.SEGMENT_BYTES,
+                    hint="Fetch a good copy of this file from a replica; `rollforward verify` tells which are bad.",
+                )
+            self._checked += 1

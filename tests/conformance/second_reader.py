@@ -1,0 +1,245 @@
+"""A second reader of images, written from docs/format.md alone, plainly and without hurry.
+
+It shares no line with the project and asks for nothing but blake3 and zstandard. It exists to keep the page
+honest: where the page and the project part, this reader and the project disagree, and a test fails.
+
+    python second_reader.py POINT-NUMBER OUT.raw IMAGE...
+"""
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import zstandard
+from blake3 import blake3
+
+HEADER = struct.Struct("<8sHHIIIIIIIQ16s160s32s")
+POINT = struct.Struct("<16s16sqQIIQ")
+RECORD = struct.Struct("<IIQII16s24s")
+PAGE_ENTRY = struct.Struct("<32sII")
+TRAILER = struct.Struct("<8s11Q32s32s32s32s")
+ROOT_CONTEXT = "rollforward image container 1: root"
+NOTHING = bytes(16)
+MIB = 1 << 20
+TIME_END_US = 221_845_392_000_000_000  # 9000-01-01 UTC
+BASE_FLAG = 1
+ZERO, RAW, ZSTD = 0, 1, 2
+
+
+class NotAnImageError(Exception):
+    """The bytes are not what the page says they are."""
+
+
+class Point(NamedTuple):
+    id: bytes
+    capture_id: bytes
+    time_us: int
+    volume_bytes: int
+    number: int
+
+
+class Record(NamedTuple):
+    block: int
+    origin: int
+    offset: int
+    length: int
+    coding: int
+    granules: list[int]  # those that are present, ascending
+    digest: bytes
+
+
+def need(truth: object, what: str) -> None:
+    if not truth:
+        raise NotAnImageError(what)
+
+
+def parse_metadata(packed: bytes) -> dict[str, object]:
+    try:
+        metadata = json.loads(packed.decode("utf-8"))
+        json.dumps(metadata, ensure_ascii=False).encode("utf-8")  # refuses unpaired surrogates
+    except (ValueError, RecursionError) as error:
+        raise NotAnImageError(f"metadata: {error}") from error
+    need(isinstance(metadata, dict), "metadata")
+    return metadata  # type: ignore[no-any-return]
+
+
+class SecondReader:
+    """One image: everything but the frames is checked when it is made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        self._read_trailer()
+        self._read_header()
+        self._read_points()
+        self._read_segments()
+        self.records = list(self._read_index())
+
+    def bytes_at(self, offset: int, length: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            found = file.read(length)
+        need(len(found) == length, "the file ends too soon")
+        return found
+
+    def _read_trailer(self) -> None:
+        need(self.size >= HEADER.size + TRAILER.size, "too short")
+        raw = self.bytes_at(self.size - TRAILER.size, TRAILER.size)
+        (magic, self.frames_at, self.frames_bytes, self.index_at, self.record_count, self.pages_at, self.page_count,
+         self.segments_at, self.segment_count, self.plain_bytes, file_bytes, reserved, self.header_digest,
+         self.pages_digest, self.segments_digest, self.root) = TRAILER.unpack(raw)  # fmt: skip
+        need(magic == b"RFTRAIL\x1a" and reserved == 0, "trailer")
+        need(blake3(raw[:192], derive_key_context=ROOT_CONTEXT).digest() == self.root, "root")
+        need(file_bytes == self.size, "file size")
+        need(
+            self.index_at == self.frames_at + self.frames_bytes, "the stored stream and the index do not meet"
+        )
+        need(
+            self.pages_at == self.index_at + self.record_count * RECORD.size,
+            "the index and the pages do not meet",
+        )
+        need(
+            self.segments_at == self.pages_at + self.page_count * PAGE_ENTRY.size,
+            "pages and segments do not meet",
+        )
+        need(
+            self.size == self.segments_at + self.segment_count * 32 + TRAILER.size, "the segments do not fit"
+        )
+        need(self.page_count == -(-self.record_count // 1024), "page count")
+        need(self.segment_count == -(-self.frames_bytes // MIB), "segment count")
+
+    def _read_header(self) -> None:
+        raw = self.bytes_at(0, HEADER.size)
+        (magic, major, _minor, self.flags, self.point_count, metadata_bytes, key_area_bytes,
+         self.granule_bytes, self.block_bytes, reserved, self.zero_from_bytes, self.chain_id, more,
+         digest) = HEADER.unpack(raw)  # fmt: skip
+        need(magic == b"RFIMAGE\x1a" and major == 1, "not an image of version 1")
+        need(self.flags & ~BASE_FLAG == 0 and reserved == 0 and not any(more), "a feature of a later version")
+        need(
+            2 <= self.point_count <= 262_144 and metadata_bytes <= 4 * MIB and key_area_bytes <= MIB, "counts"
+        )
+        need(self.granule_bytes in [1 << power for power in range(9, 17)], "granule size")
+        need(self.block_bytes == 128 * self.granule_bytes, "block size")
+        points_bytes = self.point_count * POINT.size
+        need(
+            self.frames_at == HEADER.size + points_bytes + metadata_bytes + key_area_bytes,
+            "where frames begin",
+        )
+        covered = raw[:224] + self.bytes_at(HEADER.size, points_bytes + metadata_bytes)
+        need(blake3(covered).digest() == digest == self.header_digest, "header digest")
+        self.points_raw = covered[224 : 224 + points_bytes]
+        self.metadata = parse_metadata(covered[224 + points_bytes :])
+
+    def _read_points(self) -> None:
+        rows = list(POINT.iter_unpack(self.points_raw))
+        need(all(row[5] == row[6] == 0 for row in rows), "reserved bytes of a point")
+        self.origin_point, *self.covered = [Point(*row[:5]) for row in rows]
+        self.base = bool(self.flags & BASE_FLAG)
+        need(self.origin_point.capture_id == NOTHING, "capture of the from point")
+        need(not self.base or rows[0] == (NOTHING, NOTHING, 0, 0, 0, 0, 0), "from point of a base")
+        points = rows[1:] if self.base else rows
+        need(len({row[0] for row in points}) == len(points), "a point occurs twice")
+        need(all(0 <= row[2] < TIME_END_US for row in points), "time of a point")
+        need(all(row[3] <= 0xFFFFFFFF * self.block_bytes for row in rows), "volume size")
+        need(
+            self.zero_from_bytes == min(row[3] for row in rows), "zero from"
+        )  # a base's from point has size 0
+
+    def _read_segments(self) -> None:
+        table = self.bytes_at(self.segments_at, self.segment_count * 32)
+        need(blake3(table).digest() == self.segments_digest, "segment table")
+        for number in range(self.segment_count):
+            begin = number * MIB
+            segment = self.bytes_at(self.frames_at + begin, min(MIB, self.frames_bytes - begin))
+            need(blake3(segment).digest() == table[number * 32 : number * 32 + 32], f"segment {number}")
+
+    def _read_index(self):  # type: ignore[no-untyped-def]
+        table = self.bytes_at(self.pages_at, self.page_count * PAGE_ENTRY.size)
+        need(blake3(table).digest() == self.pages_digest, "page table")
+        end, before, plain = self.frames_at, (-1, 0), 0
+        for number, (digest, first, last) in enumerate(PAGE_ENTRY.iter_unpack(table)):
+            count = min(1024, self.record_count - number * 1024)
+            page = self.bytes_at(self.index_at + number * 1024 * RECORD.size, count * RECORD.size)
+            need(blake3(page).digest() == digest, f"page {number}")
+            rows = list(RECORD.iter_unpack(page))
+            need((rows[0][0], rows[-1][0]) == (first, last), f"blocks of page {number}")
+            for row in rows:
+                mask = int.from_bytes(row[5], "little")
+                record = Record(*row[:5], [g for g in range(128) if mask >> g & 1], row[6])
+                need(before < (record.block, -record.origin), "order of the index")
+                need(record.offset == end, "frames do not follow each other")
+                self._check_record(record)
+                end, before = end + record.length, (record.block, -record.origin)
+                plain += len(record.granules) * self.granule_bytes
+                yield record
+        need(end == self.index_at and plain == self.plain_bytes, "the frames do not fill the stored stream")
+
+    def _check_record(self, record: Record) -> None:
+        need(record.origin < len(self.covered), "origin")
+        need(record.granules, "an empty mask")
+        last_begin = record.block * self.block_bytes + record.granules[-1] * self.granule_bytes
+        need(last_begin < self.covered[record.origin].volume_bytes, "a granule beyond the volume")
+        plain = len(record.granules) * self.granule_bytes
+        fits = {ZERO: record.length == 0, RAW: record.length == plain, ZSTD: 0 < record.length < plain}
+        need(fits.get(record.coding), "length of a frame")
+
+    def plain(self, record: Record) -> bytes:
+        """The present granules of a frame, one after the other."""
+        stored = self.bytes_at(record.offset, record.length)
+        need(blake3(stored).digest()[:24] == record.digest, "frame digest")
+        length = len(record.granules) * self.granule_bytes
+        if record.coding == ZERO:
+            return bytes(length)
+        if record.coding == RAW:
+            return stored
+        try:
+            need(zstandard.frame_content_size(stored) in (-1, length), "content size")
+            found = zstandard.ZstdDecompressor().decompress(stored, length, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise NotAnImageError(f"frame: {error}") from error
+        need(len(found) == length, "length of a frame's content")
+        return found
+
+    def apply(self, disk: BinaryIO) -> None:
+        """Bring a disk that stands at the from point, or a covered one, to the image's end."""
+        disk.truncate(self.zero_from_bytes)
+        disk.truncate(self.covered[-1].volume_bytes)
+        for record in sorted(self.records, key=lambda record: record.origin):  # oldest first: newer ones win
+            content = self.plain(record)
+            cut = min([point.volume_bytes for point in self.covered[record.origin + 1 :]], default=None)
+            for place, granule in enumerate(record.granules):
+                begin = record.block * self.block_bytes + granule * self.granule_bytes
+                piece = content[place * self.granule_bytes : (place + 1) * self.granule_bytes]
+                if cut is None or begin < cut:
+                    disk.seek(begin)
+                    disk.write(piece[: max(0, self.covered[-1].volume_bytes - begin)])
+
+
+def way_to(point_id: bytes, images: list[SecondReader]) -> list[SecondReader]:
+    """Images that lead from nothing to a point, in order."""
+    for image in (image for image in images if image.covered[-1].id == point_id):
+        if image.base:
+            return [image]
+        for held in [image.origin_point, *image.covered[:-1]]:
+            if way := way_to(held.id, [other for other in images if other is not image]):
+                return [*way, image]
+    return []
+
+
+def write_point(point_id: bytes, images: list[SecondReader], target: Path) -> None:
+    """Write the raw bytes of one point of a chain."""
+    way = way_to(point_id, images)
+    need(way, "no way leads there")
+    need(len({(image.chain_id, image.granule_bytes) for image in way}) == 1, "images of several chains")
+    with target.open("w+b") as disk:
+        for image in way:
+            image.apply(disk)
+
+
+if __name__ == "__main__":
+    readers = [SecondReader(Path(name)) for name in sys.argv[3:]]
+    ids = {reader.covered[-1].id for reader in readers if reader.covered[-1].number == int(sys.argv[1])}
+    need(len(ids) == 1, f"point {sys.argv[1]} occurs {len(ids)} times")
+    write_point(ids.pop(), readers, Path(sys.argv[2]))

@@ -5,7 +5,8 @@
     D_VOL-b001-d002-i005.spi      incremental 5 on differential 2
     D_VOL-b001-i005-cd.spi        consolidation, daily (-cw weekly, -cm monthly, -cr rolling, or several)
     D_VOL-b001-i005.spf           synthetic full: base and spans merged, reaching point 5
-    D_VOL-b001-i005.sp1 .sp2 …    second, third … file of a spanned set
+    D_VOL-b001-i005.sp1 .sp2 …    further parts of the spanned set D_VOL-b001-i005.spi; D_VOL-b001.sp1 of a base
+    D_VOL-b001-i005.spf.sp1 …     further parts of a synthetic full: without the .spf they would be incremental 5's
 
 Names only suggest what a file is: they never override its header. Each name that is accepted has one spelling
 only, so that two files cannot claim to be the same image.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -27,6 +28,9 @@ VOLUME_NAME_BYTES_MAX = 200
 
 NUMBER_MAX = 999_999_999
 """Largest base, differential, incremental and part number that a name may hold."""
+
+PART_NUMBER_MAX = 99_999
+"""Largest number of a part that is written or read: so many files at most make one image, but for the first."""
 
 Extension = Literal["spf", "spi"]
 
@@ -65,7 +69,7 @@ _NAME_LENGTH_MAX = 400
 _NUMBER = r"[0-9]{3}|[1-9][0-9]{3,8}"
 _IMAGE_NAME = re.compile(
     rf"(?P<volume>.+)-b(?P<base>{_NUMBER})(?:-d(?P<differential>{_NUMBER}))?(?:-i(?P<number>{_NUMBER}))?"
-    r"(?P<tiers>(?:-cd)?(?:-cw)?(?:-cm)?(?:-cr)?)\.sp(?P<ending>[fi]|[1-9][0-9]{0,8})",
+    r"(?P<tiers>(?:-cd)?(?:-cw)?(?:-cm)?(?:-cr)?)(?:\.sp(?P<ending>[fi]))?(?:\.sp(?P<part>[1-9][0-9]{0,8}))?",
     re.DOTALL,
 )
 
@@ -110,8 +114,8 @@ class ImageName:
         is_bare = self.number is None and self.differential is None
         if is_bare and self.extension == "spi":
             raise ValueError("an incremental needs a number")
-        if not is_bare and self.extension == "spf" and (self.number is None or self.part):
-            raise ValueError("a synthetic full needs a number, and has one file only")
+        if not is_bare and self.extension == "spf" and self.number is None:
+            raise ValueError("a synthetic full needs a number")
 
     @property
     def is_full(self) -> bool:
@@ -122,6 +126,22 @@ class ImageName:
     def is_consolidation(self) -> bool:
         """Whether it names a daily, weekly, monthly or rolling consolidation."""
         return bool(self.tiers)
+
+    @property
+    def is_synthetic_full(self) -> bool:
+        """Whether it names a base that was merged from another and its spans."""
+        return self.is_full and not (self.number is None and self.differential is None)
+
+    def of_part(self, part: int) -> ImageName:
+        """Name another file of the same image.
+
+        Args:
+            part: 0 for the first file, the one that the image is known by; N for the one that ends in .spN.
+
+        Raises:
+            ValueError: the number is out of range.
+        """
+        return replace(self, part=part)
 
     def filename(self) -> str:
         """Spell the file's name; the exact inverse of `parse_image_name`.
@@ -135,7 +155,9 @@ class ImageName:
         if self.number is not None:
             text += f"-i{self.number:03d}"
         text += "".join(tier.suffix for tier in self.tiers)
-        return f"{text}.sp{self.part}" if self.part else f"{text}.{self.extension}"
+        if self.part == 0 or self.is_synthetic_full:
+            text += f".{self.extension}"
+        return f"{text}.sp{self.part}" if self.part else text
 
 
 def parse_image_name(name: str) -> ImageName | None:
@@ -152,20 +174,21 @@ def parse_image_name(name: str) -> ImageName | None:
     match = _IMAGE_NAME.fullmatch(name)
     if match is None:
         return None
-    ending = match["ending"]
+    ending, part = match["ending"], match["part"]
     is_bare = match["differential"] is None and match["number"] is None
     try:
-        return ImageName(
+        found = ImageName(
             volume=match["volume"],
             base=int(match["base"]),
             differential=_optional_number(match["differential"]),
             number=_optional_number(match["number"]),
             tiers=tuple(tier for tier in _ROLLED_UP if tier.suffix in match["tiers"]),
-            extension="spf" if ending == "f" or (ending.isdigit() and is_bare) else "spi",
-            part=int(ending) if ending.isdigit() else 0,
+            extension="spf" if ending == "f" or (ending is None and is_bare) else "spi",
+            part=_optional_number(part) or 0,
         )
     except (ConfigurationError, ValueError):
         return None
+    return found if found.filename() == name else None
 
 
 def image_name(

@@ -57,7 +57,6 @@ def image_names(draw: st.DrawFn) -> ImageName:
     is_full = is_bare or (number is not None and draw(st.booleans()))
     may_roll_up = number is not None and not is_full
     tiers = draw(st.frozensets(st.sampled_from(ROLLED_UP))) if may_roll_up else frozenset()
-    may_span = is_bare or not is_full
     return ImageName(
         volume=draw(volume_names()),
         base=draw(NUMBERS),
@@ -65,7 +64,7 @@ def image_names(draw: st.DrawFn) -> ImageName:
         number=number,
         tiers=tuple(tier for tier in ROLLED_UP if tier in tiers),
         extension="spf" if is_full else "spi",
-        part=draw(NUMBERS) if may_span else 0,
+        part=draw(NUMBERS),
     )
 
 

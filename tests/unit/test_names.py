@@ -35,7 +35,11 @@ READ = [
     ("D_VOL-b012-i35000.spi", "D_VOL", 12, None, 35000, (), "spi", 0),
     ("D_VOL-b1000.spf", "D_VOL", 1000, None, None, (), "spf", 0),
     ("D_VOL-b001.sp1", "D_VOL", 1, None, None, (), "spf", 1),
+    ("D_VOL-b001-i005.sp1", "D_VOL", 1, None, 5, (), "spi", 1),
+    ("D_VOL-b001-d002.sp3", "D_VOL", 1, 2, None, (), "spi", 3),
     ("D_VOL-b001-i005-cd.sp12", "D_VOL", 1, None, 5, (D,), "spi", 12),
+    ("D_VOL-b001-i005.spf.sp1", "D_VOL", 1, None, 5, (), "spf", 1),
+    ("D_VOL-b001-d002-i005.spf.sp20", "D_VOL", 1, 2, 5, (), "spf", 20),
     ("Größe's D-Platte (alt)-b001-i001.spi", "Größe's D-Platte (alt)", 1, None, 1, (), "spi", 0),
     ("a-b001-i002-b003.spf", "a-b001-i002", 3, None, None, (), "spf", 0),
     ("-b001-b002.spf", "-b001", 2, None, None, (), "spf", 0),
@@ -56,6 +60,15 @@ NOT_IMAGES = [
     "D_VOL-b001.spf\n",
     "D_VOL-b001.sp0",
     "D_VOL-b001.sp01",
+    "D_VOL-b001",
+    "D_VOL-b001-i005",
+    "D_VOL-b001.spf.sp1",
+    "D_VOL-b001-i005.spi.sp1",
+    "D_VOL-b001-i005.spf.sp0",
+    "D_VOL-b001-i005.spf.sp01",
+    "D_VOL-b001-i005.sp1.spf",
+    "D_VOL-b001-i005.sp1.sp2",
+    "D_VOL-b001-d002.spf.sp1",
     "D_VOL-b001.spk",
     "D_VOL-b001-i005.md5",
     "D_VOL-b001-cd.spf",
@@ -122,9 +135,13 @@ def test_names_that_nothing_could_read_are_refused(arguments):
         image_name("D_VOL", 1, **arguments)
 
 
-def test_a_spanned_synthetic_full_has_no_name_of_its_own():
-    with pytest.raises(ValueError, match="one file only"):
-        ImageName("D_VOL", 1, None, 5, (), "spf", 1)
+def test_parts_of_a_synthetic_full_are_told_from_those_of_the_incremental():
+    full, incremental = ImageName("D", 1, None, 5, (), "spf"), ImageName("D", 1, None, 5)
+    assert full.of_part(1).filename() == "D-b001-i005.spf.sp1"
+    assert incremental.of_part(1).filename() == "D-b001-i005.sp1"
+    for name in (full, incremental, ImageName("D", 1, extension="spf")):
+        assert parse_image_name(name.of_part(7).filename()) == name.of_part(7)
+        assert name.of_part(7).of_part(0) == name
 
 
 def test_full_and_consolidation_are_told_apart():
@@ -166,6 +183,7 @@ def test_bad_volume_names(volume, why):
     [
         ("D_VOL-b001.md5", SideFile.DIGEST),
         ("D_VOL-b001-i005.spi.md5", SideFile.DIGEST),
+        ("D_VOL-b001-i005.sp2.md5", SideFile.DIGEST),
         ("D_VOL-b001.spk", SideFile.KEY),
         ("D_VOL-b001.spf", None),
         (".md5", None),

@@ -15,7 +15,8 @@
     ├── RestoreError              a target cannot be written                              exit 6
     ├── StorageError              the folder's medium refuses (full, read-only, I/O)      exit 7
     ├── BusyError                 somebody else is at it                                  exit 8
-    └── CatalogError              the catalogue is unusable                               exit 9
+    ├── CatalogError              the catalogue is unusable                               exit 9
+    └── PasswordError             a password is missing or wrong                          exit 10
 
 Each carries what, where and what to do: a message, fields, a separate hint, a stable exit code and whether
 trying again by itself can help. Expected outcomes are values, never exceptions.
@@ -59,14 +60,19 @@ class RollforwardError(Exception):
         self.actual = actual
         self.hint = hint
 
-    def __str__(self) -> str:
-        """Say where, what, and what was expected, on one line; the hint stays apart."""
+    @property
+    def reason(self) -> str:
+        """What is wrong, what was expected and at which byte, on one line; the path and the hint stay apart."""
         text = self.message
         if self.expected is not None or self.actual is not None:
             text += f" (expected {self.expected}, found {self.actual})"
         if self.offset is not None:
             text += f" at byte {self.offset:,}"
-        return f"{self.path}: {text}" if self.path else text
+        return text
+
+    def __str__(self) -> str:
+        """Say where, what, and what was expected, on one line; the hint stays apart."""
+        return f"{self.path}: {self.reason}" if self.path else self.reason
 
 
 class ConfigurationError(RollforwardError):
@@ -146,3 +152,9 @@ class CatalogError(RollforwardError):
 
     exit_code = 9
     retryable = True
+
+
+class PasswordError(RollforwardError):
+    """A password is missing, or opens nothing; no file is damaged by what is known."""
+
+    exit_code = 10

@@ -66,7 +66,7 @@ def _verify_one(path: Path, found: FoundImage | None, deep: bool, as_json: bool)
         try:
             result = verify_image(path, deep=deep, progress=progress)
         except StorageError as error:
-            result = Verified(path, "bad", str(error), 0)
+            result = Verified(path, "bad", error.reason, 0)
     reason = result.reason or (found.problem if found else None)
     kind = kind_of(found.name if found else None, result.header)
     if as_json:

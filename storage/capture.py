@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from storage.fingerprints import (
     load_fingerprints,
     save_fingerprints,
 )
-from storage.folder import chains, scan_folder
+from storage.folder import FoundImage, chains, scan_folder
 from storage.header import ImageHeader
 from storage.overlay import Overlay
 from storage.pipeline import Progress, no_progress
@@ -127,9 +128,11 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
     spans = [image.span() for image in usable.values()]
     points = {point.id: point for span in spans for point in span.covers}
     reached = [points[point_id] for point_id in reachable(spans)]
+    _refuse_failing_media(images, max((point.number for point in reached), default=-1))
     if not reached:
+        found_bad = [f" ({image.path.name}: {image.problem})" for image in images if image.problem]
         raise MissingPointError(
-            f"the chain b{base:03d} of {volume!r} has no good base image to go on from",
+            f"the chain b{base:03d} of {volume!r} has no good base image to go on from{''.join(found_bad[:1])}",
             path=str(folder),
             hint="Bring back the missing image, or begin a new chain with --new-base.",
         )
@@ -138,6 +141,17 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
     parent = usable[path[-1].name].header
     number = max(number, newest.number + 1)
     return _Chain(base, number, parent, tuple(usable[span.name].path for span in path))
+
+
+def _refuse_failing_media(images: Sequence[FoundImage], newest_number: int) -> None:
+    """Raise where an image that a failing medium hides may lead further than all others: there is a fork otherwise.
+
+    A damaged image is another matter: it stays damaged, and the chain goes on without it.
+    """
+    for image in images:
+        if image.trouble is not None and (image.name.number or 0) > newest_number:
+            image.trouble.hint = "If the medium does not recover, move this file away, or use --new-base."
+            raise image.trouble
 
 
 def _header(chain: _Chain, volume: str, source: VolumeSource, now: datetime) -> ImageHeader:

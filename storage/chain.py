@@ -109,7 +109,7 @@ class Chain:
         for image in self.unusable:
             number = image.name.number or 0
             if number > chosen.number and (too_late is None or number < too_late):
-                raise FormatError(image.problem or "cannot be read", path=str(image.path), hint=hint)
+                raise image.refusal(hint)
         for end in ends:
             is_later = (end.time, end.number) > (chosen.time, chosen.number)
             if is_later and end.id not in reached and (time is None or end.time <= time):
@@ -156,6 +156,8 @@ class Chain:
             return plan()
         except MissingPointError as error:
             for image in self.unusable:
+                if image.trouble is not None:
+                    raise image.trouble from error
                 raise FormatError(
                     f"{image.problem}; without it, {error.message}",
                     path=str(image.path),

@@ -28,6 +28,7 @@ class FoundImage:
         root: its identity as the trailer gives it, unchecked; None if it has no trailer.
         plain_bytes: plain size of its granules, likewise.
         problem: why it is no good at first sight; None otherwise. Nothing here proves its stored data.
+        trouble: the error of its medium, if that is why; the image itself may be good.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class FoundImage:
     root: bytes | None = None
     plain_bytes: int = 0
     problem: str | None = None
+    trouble: StorageError | None = None
 
     @property
     def usable(self) -> bool:
@@ -60,6 +62,10 @@ class FoundImage:
         if self.header is None:
             raise ValueError(f"{self.path.name} has no readable header")
         return self.header.span(self.path.name, stored_bytes=self.stored_bytes, verified=verified)
+
+    def refusal(self, hint: str) -> RollforwardError:
+        """Return the error to raise where an image that has a problem is needed: its medium's, or one that says why."""
+        return self.trouble or FormatError(self.problem or "cannot be read", path=str(self.path), hint=hint)
 
 
 def kind_of(name: ImageName | None, header: ImageHeader | None) -> str:
@@ -142,7 +148,7 @@ def look_at(path: Path, name: ImageName) -> FoundImage:
     try:
         file = StoredFile(path)
     except RollforwardError as error:
-        return FoundImage(path, name, 0, problem=error.message)
+        return FoundImage(path, name, 0, problem=error.reason, trouble=_medium_error(error))
     try:
         header = read_header(file)
         packed = bytes(file.read(file.size_bytes - layout.TRAILER.itemsize, layout.TRAILER.itemsize))
@@ -155,9 +161,13 @@ def look_at(path: Path, name: ImageName) -> FoundImage:
         root, plain_bytes = trailer["root"].tobytes(), int(trailer["plain_bytes"])
         return FoundImage(path, name, file.size_bytes, header, root, plain_bytes, problem)
     except RollforwardError as error:
-        return FoundImage(path, name, file.size_bytes, problem=error.message)
+        return FoundImage(path, name, file.size_bytes, problem=error.reason, trouble=_medium_error(error))
     finally:
         file.close()
+
+
+def _medium_error(error: RollforwardError) -> StorageError | None:
+    return error if isinstance(error, StorageError) else None
 
 
 def disagreement(name: ImageName, header: ImageHeader) -> str | None:
@@ -218,7 +228,8 @@ def refuse_unusable(images: Iterable[FoundImage]) -> None:
 
     Raises:
         FormatError: names the file and its problem.
+        StorageError: likewise, where the problem is its medium.
     """
     for image in images:
         if image.problem is not None:
-            raise FormatError(image.problem, path=str(image.path), hint="Fetch a good copy from a replica.")
+            raise image.refusal("Fetch a good copy from a replica.")

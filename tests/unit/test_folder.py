@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.errors import FormatError, StorageError
+from policies.errors import StorageError
 from policies.names import parse_image_name
 from storage.folder import (
     chain_identity,
@@ -216,7 +216,7 @@ def test_looking_at_one_image(filled, tmp_path):
     assert (gone.usable, gone.stored_bytes) == (False, 0)
     with pytest.raises(ValueError, match="no readable header"):
         gone.span()
-    with pytest.raises(FormatError):
+    with pytest.raises(StorageError):
         refuse_unusable([gone])
     refuse_unusable([found])
     assert disagreement(name, found.header) is None

@@ -31,6 +31,7 @@ def consolidate(
     target: Path,
     *,
     roots: Sequence[bytes | None] | None = None,
+    part_bytes: int | None = None,
     progress: Progress = no_progress,
 ) -> Published:
     """Merge adjacent images into one.
@@ -41,6 +42,7 @@ def consolidate(
         target: final path of the result, in an existing folder.
         roots: for each source the root that it was verified with, None where that is not known; a file that
             was exchanged since then is refused.
+        part_bytes: size of the parts that the result is cut into; None for one file. Its root stays the same.
         progress: told how many stored bytes of the sources are done.
 
     Returns:
@@ -57,7 +59,8 @@ def consolidate(
     with Overlay(sources) as overlay:
         _check_roots(overlay, roots)
         header = _merged_header(overlay)
-        with ImageWriter(target, header, past_cache=overlay.frames_bytes >= _PAST_CACHE_BYTES) as writer:
+        past_cache = overlay.frames_bytes >= _PAST_CACHE_BYTES
+        with ImageWriter(target, header, past_cache=past_cache, part_bytes=part_bytes) as writer:
             _copy_frames(overlay, writer, progress)
             return writer.finish()
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import queue
+import sys
 import threading
 from pathlib import Path
 from typing import Final, Protocol
@@ -13,10 +14,13 @@ from typing import Final, Protocol
 import numpy as np
 
 from storage import pipeline
+from storage.partial_set import PartialSet
 
 _FLUSH_BYTES: Final = 8 << 20
 _PIECE_BYTES: Final = 4 << 20
 _PIECES: Final = 4
+_PAST_CACHE_BYTES: Final = 32 << 20
+"""Smaller parts are written through the page cache."""
 
 
 class Output(Protocol):
@@ -53,6 +57,59 @@ def open_output(fd: int, path: Path, *, past_cache: bool) -> Output:
         with contextlib.suppress(OSError):  # not every file system can; every one can do without
             return _DirectOutput(fd, os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC))
     return _CachedOutput(fd)
+
+
+class SetOutput:
+    """Writes an image into its files, one after the other; each but the last is filled to the part size.
+
+    Args:
+        partial: the files.
+        past_cache: write past the page cache, where that pays and the file system can do it.
+    """
+
+    def __init__(self, partial: PartialSet, *, past_cache: bool) -> None:
+        self._partial = partial
+        self._part_bytes = partial.part_bytes or sys.maxsize
+        self._past_cache = past_cache and self._part_bytes >= _PAST_CACHE_BYTES
+        self._room_bytes = self._part_bytes
+        self._output = self._open()
+
+    def _open(self) -> Output:
+        return open_output(self._partial.fd, self._partial.path, past_cache=self._past_cache)
+
+    def write(self, piece: memoryview) -> None:
+        """Append bytes; they may be reused when this returns.
+
+        Raises:
+            ConfigurationError: the image needs more parts than there may be.
+            OSError: the medium refuses.
+            StorageError: likewise, at the end of a part.
+        """
+        while piece:
+            if self._room_bytes == 0:
+                self._next_part()
+            here = piece[: self._room_bytes]
+            self._output.write(here)
+            self._room_bytes -= len(here)
+            piece = piece[len(here) :]
+
+    def _next_part(self) -> None:
+        self._output.finish()
+        self._output.close()
+        self._partial.begin_part()
+        self._output, self._room_bytes = self._open(), self._part_bytes
+
+    def finish(self) -> None:
+        """Hand everything to the files; syncing the last one is left to the caller.
+
+        Raises:
+            OSError: the medium refuses, or refused before.
+        """
+        self._output.finish()
+
+    def close(self) -> None:
+        """End at once, whatever is still to be written; harmless after `finish`."""
+        self._output.close()
 
 
 def _write_all(fd: int, piece: memoryview, offset: int) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from policies.errors import BusyError, RollforwardError, StorageError
+from storage.sweep import PARTIAL_SUFFIX, sweep_partials
 
-PARTIAL_SUFFIX: Final = ".rf-partial"
 _STEM_BYTES_MAX: Final = 200
 """How much of the final name a partial one repeats: with the rest, it stays within the usual 255 bytes."""
 
@@ -144,20 +144,6 @@ def _create_locked(path: Path) -> int:
 def name_taken(target: Path) -> RollforwardError:
     """Say that a final name is in use."""
     return BusyError("a file of this name exists already; it is left as it is", path=str(target))
-
-
-def sweep_partials(folder: Path) -> None:
-    """Remove partial files whose writers are gone; those of living writers are locked and stay."""
-    for entry in os.scandir(folder):
-        if not entry.name.endswith(PARTIAL_SUFFIX) or not entry.is_file(follow_symlinks=False):
-            continue
-        with contextlib.suppress(OSError):
-            fd = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                Path(entry.path).unlink()
-            finally:
-                os.close(fd)
 
 
 def rename_without_replacing(source: Path, target: Path) -> None:

@@ -16,8 +16,9 @@ from storage import kernels, layout
 from storage.digests import Buffer, SegmentDigests, digest_of, root_of
 from storage.header import ImageHeader, encode_header
 from storage.image import Records, join_records
-from storage.output import open_output
-from storage.publish import PartialFile, storage_errors
+from storage.output import SetOutput
+from storage.partial_set import PartialSet
+from storage.publish import storage_errors
 
 _SPOOL_BYTES: Final = 64 << 20
 
@@ -30,8 +31,9 @@ class Published:
         path: where it is.
         header: its header.
         root: its identity, 32 bytes.
-        stored_bytes: size of the file.
+        stored_bytes: its size, all parts together.
         changed_bytes: plain size of all its granules.
+        parts: how many files it is in.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Published:
     root: bytes
     stored_bytes: int
     changed_bytes: int
+    parts: int = 1
 
 
 class ImageWriter:
@@ -48,6 +51,7 @@ class ImageWriter:
         target: final path.
         header: what the image says of itself.
         past_cache: write long images past the page cache, where the file system can do that.
+        part_bytes: size of the parts that the image is cut into; None for one file, however large.
 
     Raises:
         BusyError: the final name is taken.
@@ -56,13 +60,15 @@ class ImageWriter:
     Crash: nothing under the final name; a partial file that the next writer sweeps away.
     """
 
-    def __init__(self, target: Path, header: ImageHeader, *, past_cache: bool = False) -> None:
+    def __init__(
+        self, target: Path, header: ImageHeader, *, past_cache: bool = False, part_bytes: int | None = None
+    ) -> None:
         packed = encode_header(header)
-        self._partial = PartialFile(target)
+        self._partial = PartialSet(target, part_bytes)
         self._header = replace(
             header, digest=packed[layout.HEADER.itemsize - layout.DIGEST_BYTES : layout.HEADER.itemsize]
         )
-        self._output = open_output(self._partial.fd, self._partial.path, past_cache=past_cache)
+        self._output = SetOutput(self._partial, past_cache=past_cache)
         self._records = _Spool(target.parent)
         self._segments = SegmentDigests()
         self._frames_offset = len(packed)
@@ -132,7 +138,9 @@ class ImageWriter:
         with storage_errors(self._partial.target):
             self._output.finish()
         self._partial.publish()
-        return Published(self._partial.target, self._header, root, self._at, self._plain_bytes)
+        return Published(
+            self._partial.target, self._header, root, self._at, self._plain_bytes, self._partial.part_count
+        )
 
     def _write_index(self) -> npt.NDArray[np.void]:
         pages: list[npt.NDArray[np.void]] = []

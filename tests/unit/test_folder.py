@@ -71,7 +71,7 @@ def test_other_files_are_passed_over(filled):
     for name in (
         "notes.txt",
         "D_VOL-b001.md5",
-        "D_VOL-b001.sp1",
+        "D_VOL.sp1",
         ".D_VOL-b001.spf",
         "D_VOL.spf",
         "x.rf-partial",

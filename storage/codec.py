@@ -55,12 +55,12 @@ def encode_frame(plain: memoryview) -> tuple[int, Buffer]:
     return layout.FRAME_RAW, bytes(plain)
 
 
-def decode_frame(flags: int, stored: memoryview, plain_bytes: int) -> Buffer:
+def decode_frame(flags: int, stored: Buffer, plain_bytes: int) -> Buffer:
     """Decode a frame.
 
     Args:
         flags: the record's flags.
-        stored: the stored bytes, their digest checked.
+        stored: the stored bytes, their digest checked, decrypted.
         plain_bytes: how many bytes the mask promises; at most a block.
 
     Returns:
@@ -90,14 +90,14 @@ def decode_frame(flags: int, stored: memoryview, plain_bytes: int) -> Buffer:
 
 
 def lay_frame(
-    record: np.void, need: tuple[np.uint64, np.uint64], stored: memoryview, granule_bytes: int, block: U8
+    record: np.void, need: tuple[np.uint64, np.uint64], stored: Buffer, granule_bytes: int, block: U8
 ) -> None:
     """Decode a frame and lay the needed granules into a block.
 
     Args:
         record: its index record.
         need: masks of the granules wanted.
-        stored: the frame's stored bytes, their digest checked.
+        stored: the frame's stored bytes, their digest checked, decrypted.
         granule_bytes: size of a granule.
         block: uint8, one block; granules not wanted stay as they are.
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.errors import ChainError, DigestMismatchError
-from storage import kernels
+from storage import kernels, layout
 from storage.header import ImageHeader
-from storage.overlay import Overlay
+from storage.image import Records
+from storage.overlay import Overlay, Window
 from storage.pipeline import BufferPool, Progress, no_progress
 from storage.streams import StoredStreams
 from storage.writer import ImageWriter, Published
@@ -62,7 +64,7 @@ def consolidate(
         past_cache = overlay.frames_bytes >= _PAST_CACHE_BYTES
         with ImageWriter(target, header, past_cache=past_cache, part_bytes=part_bytes) as writer:
             _copy_frames(overlay, writer, progress)
-            return writer.finish()
+            return writer.finish(b"".join(seal for layer in overlay.layers for seal in layer.read_seals()))
 
 
 def _check_roots(overlay: Overlay, roots: Sequence[bytes | None] | None) -> None:
@@ -96,18 +98,35 @@ def _merged_header(overlay: Overlay) -> ImageHeader:
         capture_ids=tuple(capture for header in headers for capture in header.capture_ids),
         metadata=headers[-1].metadata,
         key_area=headers[-1].key_area,
+        encrypted=headers[-1].encrypted,
     )
 
 
 def _copy_frames(overlay: Overlay, writer: ImageWriter, progress: Progress) -> None:
-    packed = BufferPool(1, _BATCH_BYTES + overlay.block_bytes).take()
+    packed = BufferPool(1, _BATCH_BYTES + overlay.frame_bytes_max).take()
     done = 0
     with closing(StoredStreams(overlay).batches(_BATCH_BYTES)) as batches:
         for batch in batches:
-            kept = np.flatnonzero(batch.window.seen)
-            records = batch.window.records[kept]
+            kept, records = _kept_records(overlay, batch.window)
             lengths = records["length"].astype(np.int64)
             size = kernels.gather_runs(batch.buffer, batch.starts[kept], lengths, packed)
             writer.append(records, packed.data[:size])
             done += int(batch.window.records["length"].sum(dtype=np.int64))
             progress(done, overlay.frames_bytes)
+
+
+def _kept_records(overlay: Overlay, window: Window) -> tuple[npt.NDArray[np.int64], Records]:
+    """Choose what of a window goes into the result: rows, and their records.
+
+    In an encrypted chain all records are kept, so that the seals of their points can be checked; those of frames
+    that are left out become traces.
+    """
+    overlay.refuse_seen_traces(window)
+    if not overlay.encrypted:
+        kept = np.flatnonzero(window.seen)
+        return kept, window.records[kept]
+    records = window.records.copy()
+    hidden = ~window.seen
+    records["flags"][hidden] |= np.uint32(layout.FRAME_TRACE)
+    records["length"][hidden] = 0
+    return np.arange(len(records)), records

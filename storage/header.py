@@ -20,6 +20,7 @@ from policies.errors import (
 from policies.points import Point, PointId, Span
 from storage import layout
 from storage.digests import digest_of
+from storage.key_area import decode_key_area
 from storage.stored_file import StoredFile
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,6 +42,7 @@ class ImageHeader:
         capture_ids: 16 bytes for each covered point: the attempt that captured it.
         metadata: what a later disk needs to know (volume name, source computer, …), JSON values.
         key_area: copy of the key slots, not covered by the root; empty for plain images.
+        encrypted: whether frames and metadata are encrypted, and the points sealed.
         digest: 32 bytes over header, point table and metadata.
     """
 
@@ -51,6 +53,7 @@ class ImageHeader:
     capture_ids: tuple[bytes, ...]
     metadata: Mapping[str, object] = field(default_factory=dict)
     key_area: bytes = b""
+    encrypted: bool = False
     digest: bytes = b""
 
     @property
@@ -105,7 +108,9 @@ def encode_header(header: ImageHeader) -> bytes:
     fixed["magic"] = layout.HEADER_MAGIC
     fixed["version_major"] = layout.VERSION_MAJOR
     fixed["version_minor"] = layout.VERSION_MINOR
-    fixed["flags"] = layout.HEADER_BASE if header.start is None else 0
+    fixed["flags"] = (layout.HEADER_BASE if header.start is None else 0) | (
+        layout.HEADER_ENCRYPTED if header.encrypted else 0
+    )
     fixed["point_count"] = 1 + len(header.covers)
     fixed["metadata_bytes"] = len(packed)
     fixed["key_area_bytes"] = len(header.key_area)
@@ -113,23 +118,31 @@ def encode_header(header: ImageHeader) -> bytes:
     fixed["block_bytes"] = header.block_bytes
     fixed["zero_from_bytes"] = header.zero_from_bytes
     fixed["chain_id"] = np.frombuffer(header.chain_id, np.uint8)
-    points = _encode_points(header).tobytes()
+    points = _encode_points(header)
     signed = fixed.tobytes()[:_SIGNED_BYTES]
     return signed + digest_of(signed, points, packed) + points + packed + header.key_area
 
 
-def _encode_points(header: ImageHeader) -> np.ndarray:
-    table = np.zeros(1 + len(header.covers), layout.POINT)
+def _encode_points(header: ImageHeader) -> bytes:
     entries = zip((header.start, *header.covers), (bytes(layout.ID_BYTES), *header.capture_ids), strict=True)
-    for row, (point, capture_id) in enumerate(entries):
-        if point is None:
-            continue
-        table[row]["id"] = np.frombuffer(point.id, np.uint8)
-        table[row]["capture_id"] = np.frombuffer(capture_id, np.uint8)
-        table[row]["time_us"] = (point.time - _EPOCH) // _MICROSECOND
-        table[row]["volume_bytes"] = point.volume_bytes
-        table[row]["number"] = point.number
-    return table
+    return b"".join([point_entry(point, capture_id) for point, capture_id in entries])
+
+
+def point_entry(point: Point | None, capture_id: bytes) -> bytes:
+    """Lay out one entry of the point table.
+
+    Args:
+        point: the point; None for the from point of a base.
+        capture_id: 16 bytes; zero for the from point.
+    """
+    row = np.zeros((), layout.POINT)
+    if point is not None:
+        row["id"] = np.frombuffer(point.id, np.uint8)
+        row["capture_id"] = np.frombuffer(capture_id, np.uint8)
+        row["time_us"] = (point.time - _EPOCH) // _MICROSECOND
+        row["volume_bytes"] = point.volume_bytes
+        row["number"] = point.number
+    return row.tobytes()
 
 
 def section_bytes(fixed: bytes, path: str) -> int:
@@ -207,8 +220,10 @@ def decode_header(section: bytes, path: str) -> ImageHeader:
         capture_ids=tuple(row.tobytes() for row in table["capture_id"][1:]),
         metadata=_decode_metadata(packed, path),
         key_area=section[metadata_end:],
+        encrypted=bool(int(head["flags"]) & layout.HEADER_ENCRYPTED),
         digest=digest,
     )
+    _check_key_area(header, path)
     if header.zero_from_bytes != int(head["zero_from_bytes"]):
         raise FormatError(
             "zero_from_bytes is not the smallest size of its points",
@@ -218,6 +233,15 @@ def decode_header(section: bytes, path: str) -> ImageHeader:
             actual=int(head["zero_from_bytes"]),
         )
     return header
+
+
+def _check_key_area(header: ImageHeader, path: str) -> None:
+    """The root does not cover it: it has a digest of its own."""
+    if not header.encrypted:
+        if header.key_area:
+            raise FormatError("a plain image has key slots", path=path, offset=24)
+    elif decode_key_area(header.key_area, path).chain_id != header.chain_id:
+        raise FormatError("the key slots in the header belong to another chain", path=path)
 
 
 def _check_geometry(granule_bytes: int, block_bytes: int, path: str) -> None:

@@ -103,7 +103,7 @@ class ImageReader:
         wanted["page_table_offset"] = at
         at += pages * layout.PAGE.itemsize
         wanted["segment_table_offset"] = at
-        at += segments * layout.DIGEST_BYTES + layout.TRAILER.itemsize
+        at += segments * layout.DIGEST_BYTES + self._seals_bytes + layout.TRAILER.itemsize
         wanted |= {"file_bytes": at, "page_count": pages, "segment_count": segments}
         for name, value in wanted.items():
             if number[name] != value:
@@ -149,11 +149,25 @@ class ImageReader:
         Raises:
             DigestMismatchError: it differs from what the trailer commits to.
         """
-        offset, count = self.segment_table_offset, self.segment_count
-        packed = self.file.read(offset, count * layout.DIGEST_BYTES)
+        packed = self._read_digests()[: self.segment_count * layout.DIGEST_BYTES]
+        return np.frombuffer(packed, np.uint8).reshape(self.segment_count, layout.DIGEST_BYTES)
+
+    def read_seals(self) -> list[bytes]:
+        """Read the seals, 32 bytes for each covered point, none in a plain image; raises as above."""
+        packed = bytes(self._read_digests()[self.segment_count * layout.DIGEST_BYTES :])
+        return [packed[at : at + layout.SEAL_BYTES] for at in range(0, len(packed), layout.SEAL_BYTES)]
+
+    @property
+    def _seals_bytes(self) -> int:
+        return layout.SEAL_BYTES * len(self.header.covers) if self.header.encrypted else 0
+
+    def _read_digests(self) -> bytearray:
+        """Read and check what lies between page table and trailer: digests of segments, then seals."""
+        offset = self.segment_table_offset
+        packed = self.file.read(offset, self.segment_count * layout.DIGEST_BYTES + self._seals_bytes)
         if digest_of(packed) != self._trailer["segment_table_digest"].tobytes():
             raise DigestMismatchError("the segment table is damaged", path=str(self.path), offset=offset)
-        return np.frombuffer(packed, np.uint8).reshape(count, layout.DIGEST_BYTES)
+        return packed
 
     def read_pages(self, first: int, stop: int) -> Records:
         """Read and check index pages.
@@ -205,8 +219,14 @@ class ImageReader:
     def _check_records(self, records: Records, offset: int) -> None:
         from storage import kernels  # late: numba takes a second to import, and headers do not need it
 
+        tag_bytes = layout.FRAME_TAG_BYTES if self.header.encrypted else 0
         fault, row = kernels.check_records(
-            records, self.volume_sizes, self.header.granule_bytes, self.frames_offset, self.index_offset
+            records,
+            self.volume_sizes,
+            self.header.granule_bytes,
+            self.frames_offset,
+            self.index_offset,
+            tag_bytes,
         )
         if fault:
             kind = UnsupportedVersionError if fault == kernels.FAULT_FLAGS else FormatError

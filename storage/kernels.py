@@ -40,6 +40,7 @@ FAULTS: Final = {
 _ZERO: Final = layout.FRAME_ZERO
 _RAW: Final = layout.FRAME_RAW
 _ZSTD: Final = layout.FRAME_ZSTD
+_TRACE: Final = layout.FRAME_TRACE
 _GRANULES: Final = layout.GRANULES_PER_BLOCK
 
 
@@ -77,17 +78,22 @@ def granules_before(limit_bytes: Int, block: Int, granule_bytes: int) -> Int:
 
 
 @njit(nogil=True, cache=True)
-def _length_fits(flags: int, length: Int, plain: Int) -> bool:
-    if flags == _ZERO:
+def _length_fits(flags: Int, length: Int, plain: Int, tag_bytes: int) -> bool:
+    if flags == _ZERO or flags & _TRACE:
         return length == 0
     if flags == _RAW:
-        return length == plain
-    return bool(0 < length < plain)
+        return length == plain + tag_bytes
+    return bool(tag_bytes < length < plain + tag_bytes)
 
 
 @njit(nogil=True, cache=True)
 def check_records(
-    records: Structured, volume_sizes: I64, granule_bytes: int, frames_offset: int, frames_end: int
+    records: Structured,
+    volume_sizes: I64,
+    granule_bytes: int,
+    frames_offset: int,
+    frames_end: int,
+    tag_bytes: int = 0,
 ) -> tuple[int, int]:
     """Find the first record that cannot be right.
 
@@ -97,6 +103,7 @@ def check_records(
         granule_bytes: size of a granule.
         frames_offset: where the stored stream begins in the file.
         frames_end: where it ends.
+        tag_bytes: how much longer encryption makes a frame; 0 in a plain image, which has no traces either.
 
     Returns:
         One of the FAULT numbers and the row, or (0, -1).
@@ -122,19 +129,21 @@ def check_records(
         allowed = granules_before(volume_sizes[origin], record["block"], granule_bytes)
         if granules == 0 or lo & ~low_bits(allowed) or hi & ~low_bits(allowed - 64):
             return FAULT_MASK, row
-        if record["flags"] > _ZSTD:
+        flags = np.int64(record["flags"])
+        if (flags & ~_TRACE if tag_bytes else flags) > _ZSTD:
             return FAULT_FLAGS, row
-        if not _length_fits(record["flags"], length, granules * granule_bytes):
+        if not _length_fits(flags, length, granules * granule_bytes, tag_bytes):
             return FAULT_LENGTH, row
     return 0, -1
 
 
 @njit(nogil=True, cache=True)
 def plain_bytes_of(records: Structured, granule_bytes: int) -> Int:
-    """Add up the plain size of the frames, in bytes."""
+    """Add up the plain size of the frames, in bytes; traces have none."""
     total = np.int64(0)
     for row in range(len(records)):
-        total += popcount(records[row]["mask_lo"]) + popcount(records[row]["mask_hi"])
+        if not records[row]["flags"] & _TRACE:
+            total += popcount(records[row]["mask_lo"]) + popcount(records[row]["mask_hi"])
     return total * granule_bytes
 
 

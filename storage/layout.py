@@ -5,6 +5,7 @@
     index       records, 1,024 to a page
     page table  one entry a page of the index
     segments    one digest for each MiB of the stored stream
+    seals       one for each covered point; in encrypted images only
     trailer     where everything is, and the root
 
 All numbers are little-endian. Reserved bytes are zero, and a reader refuses others.
@@ -44,7 +45,9 @@ MAX_KEY_AREA_BYTES: Final = 1 << 20
 
 HEADER_BASE: Final = 1 << 0
 """Header flag: the image leads from nothing."""
-HEADER_FLAGS_KNOWN: Final = HEADER_BASE
+HEADER_ENCRYPTED: Final = 1 << 1
+"""Header flag: frames and metadata are encrypted, and the points are sealed."""
+HEADER_FLAGS_KNOWN: Final = HEADER_BASE | HEADER_ENCRYPTED
 
 FRAME_ZERO: Final = 0
 """Record flags: every granule of the frame is zero; it has no stored bytes."""
@@ -52,6 +55,13 @@ FRAME_RAW: Final = 1
 """Record flags: the granules are stored as they are."""
 FRAME_ZSTD: Final = 2
 """Record flags: the granules are stored as one Zstandard frame (RFC 8878)."""
+FRAME_TRACE: Final = 1 << 3
+"""Record flag, beside the others: a consolidation left the hidden frame out; its record stays, without bytes.
+In encrypted images only."""
+
+FRAME_TAG_BYTES: Final = 16
+"""How much longer the stored bytes of an encrypted frame are: the tag of AES-256-GCM."""
+SEAL_BYTES: Final = 32
 
 HEADER: Final = np.dtype(
     [
@@ -101,6 +111,46 @@ RECORD: Final = np.dtype(
 )
 """Index record, 64 bytes, sorted by block, then by origin from newest to oldest."""
 
+KEY_AREA: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("slot_count", "<u4"),
+        ("reserved_a", "<u4"),
+        ("generation", "<u8"),
+        ("chain_id", "u1", (16,)),
+        ("reserved_b", "u1", (24,)),
+        ("digest", "u1", (32,)),
+    ]
+)
+"""Head of the key area, 96 bytes, before the slots; `digest` is BLAKE3 of bytes 0 to 63 and of all slots."""
+
+KEY_SLOT: Final = np.dtype(
+    [
+        ("kdf", "<u4"),
+        ("memory_kib", "<u4"),
+        ("passes", "<u4"),
+        ("lanes", "<u4"),
+        ("salt", "u1", (16,)),
+        ("nonce", "u1", (12,)),
+        ("wrapped", "u1", (48,)),
+        ("reserved", "u1", (36,)),
+    ]
+)
+"""The data key wrapped by one password, 128 bytes."""
+
+KEY_AREA_MAGIC: Final = b"RFKEYS1\x1a"
+KDF_ARGON2ID: Final = 1
+MAX_KEY_SLOTS: Final = 8
+MAX_KDF_LANES: Final = 16
+MAX_KDF_MEMORY_KIB: Final = 256 << 10
+MAX_KDF_WORK_KIB: Final = 1 << 20
+"""Memory times passes: what a hostile slot may cost at most, about a second."""
+
+SEALED_ROW: Final = np.dtype(
+    [("block", "<u4"), ("flags", "<u4"), ("mask_lo", "<u8"), ("mask_hi", "<u8"), ("digest", "u1", (24,))]
+)
+"""What a seal covers of a record, 48 bytes; the flags are without that of a trace."""
+
 PAGE: Final = np.dtype([("digest", "u1", (32,)), ("first_block", "<u4"), ("last_block", "<u4")])
 """Entry of the page table, 40 bytes."""
 
@@ -127,10 +177,23 @@ TRAILER: Final = np.dtype(
 """Last 224 bytes of the image. `root` is BLAKE3, in key-derivation mode with ROOT_CONTEXT, of all before it."""
 
 ROOT_CONTEXT: Final = "rollforward image container 1: root"
+FRAME_KEY_CONTEXT: Final = "rollforward image container 1: frame key"
+METADATA_KEY_CONTEXT: Final = "rollforward image container 1: metadata key"
+SEAL_KEY_CONTEXT: Final = "rollforward image container 1: seal key"
+FINGERPRINT_KEY_CONTEXT: Final = "rollforward image container 1: fingerprint key"
 TRAILER_NUMBERS: Final = tuple(name for name in TRAILER.names or () if TRAILER[name] == np.dtype("<u8"))
 TRAILER_SIGNED_BYTES: Final = TRAILER.itemsize - DIGEST_BYTES
 
-for _dtype, _size in ((HEADER, 256), (POINT, 64), (RECORD, RECORD_BYTES), (PAGE, 40), (TRAILER, 224)):
+_KEY_SIZES: Final = ((KEY_AREA, 96), (KEY_SLOT, 128), (SEALED_ROW, 48))
+
+for _dtype, _size in (
+    (HEADER, 256),
+    (POINT, 64),
+    (RECORD, RECORD_BYTES),
+    (PAGE, 40),
+    (TRAILER, 224),
+    *_KEY_SIZES,
+):
     if _dtype.itemsize != _size:
         raise AssertionError(f"layout drifted: {_dtype} is {_dtype.itemsize} bytes, not {_size}")
 

@@ -96,7 +96,7 @@ class Overlay:
 
     Raises:
         FormatError: one is not a good image.
-        GeometryError: they differ in chain or block geometry.
+        GeometryError: they differ in chain or block geometry; FormatError, if some are encrypted and others not.
         StorageError: one cannot be read.
     """
 
@@ -111,6 +111,16 @@ class Overlay:
         self.origin_offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._cuts = _cuts(self.layers)
         self._cached: list[tuple[int, Records] | None] = [None] * len(self.layers)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the images are encrypted: all of them, or none."""
+        return self.layers[-1].header.encrypted
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """How long the stored bytes of a frame may be."""
+        return self.block_bytes + (layout.FRAME_TAG_BYTES if self.encrypted else 0)
 
     @property
     def end_bytes(self) -> int:
@@ -258,7 +268,10 @@ class Overlay:
         ends = np.cumsum(records["length"].astype(np.int64)).tolist()
         pieces = [buffer[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
         self._read_runs(records, layer, pieces)
-        found = b"".join([frame_digest(piece) for piece in pieces])
+        digests = [frame_digest(piece) for piece in pieces]
+        for row in np.flatnonzero(is_trace(records)).tolist():
+            digests[row] = records["digest"][row].tobytes()  # its bytes are gone: there is nothing to check
+        found = b"".join(digests)
         if found != records["digest"].tobytes():
             self._name_damage(window, rows, found)
         return pieces
@@ -273,6 +286,19 @@ class Overlay:
         in_order = [pieces[row] for row in order.tolist()]
         for first, stop in pairwise([*starts, len(order)]):
             self.layers[layer[first]].file.read_into(int(offsets[first]), in_order[first:stop])
+
+    def refuse_seen_traces(self, window: Window) -> None:
+        """Make sure that whatever is seen is there.
+
+        Raises:
+            FormatError: a frame was left out, and nothing hides it.
+        """
+        rows = np.flatnonzero(is_trace(window.records) & window.seen)
+        if len(rows):
+            raise FormatError(
+                f"a frame of block {int(window.records['block'][rows[0]]):,} is missing: nothing hides it",
+                path=str(self.layers[int(window.layer[rows[0]])].path),
+            )
 
     def _name_damage(self, window: Window, rows: npt.NDArray[np.int64], found: bytes) -> None:
         size = layout.FRAME_DIGEST_BYTES
@@ -297,6 +323,12 @@ class Overlay:
         self.close()
 
 
+def is_trace(records: Records) -> npt.NDArray[np.bool_]:
+    """Tell which records are traces: a consolidation of an encrypted chain left their frames out."""
+    traces: npt.NDArray[np.bool_] = (records["flags"] & np.uint32(layout.FRAME_TRACE)) != 0
+    return traces
+
+
 def _joined(windows: Sequence[Window]) -> Window:
     return Window(
         windows[0].first_block,
@@ -315,6 +347,9 @@ def _check_alike(layers: Sequence[ImageReader]) -> None:
             raise GeometryError(f"belongs to another chain than {first.path.name}", path=str(layer.path))
         if layer.header.granule_bytes != first.header.granule_bytes:
             raise GeometryError(f"has another block geometry than {first.path.name}", path=str(layer.path))
+        if layer.header.encrypted != first.header.encrypted:
+            plain = first if layer.header.encrypted else layer
+            raise FormatError("is not encrypted, though its chain is", path=str(plain.path))
 
 
 def _cuts(layers: Sequence[ImageReader]) -> npt.NDArray[np.int64]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.errors import FormatError
 from storage.codec import lay_frame
+from storage.decryption import decryption_of
 from storage.overlay import Overlay, Window
 from storage.pipeline import THREADS, BufferPool, ordered_map
+
+if TYPE_CHECKING:
+    from storage.keys import ChainKey
 
 _STRIPE_BYTES: Final = 8 << 20
 _LOAD_BYTES: Final = 4 << 20
@@ -47,13 +51,19 @@ class BlockReader:
 
     Args:
         overlay: the images, laid one over the other.
+        key: the key of an encrypted chain; None of a plain one.
+
+    Raises:
+        PasswordError: the chain is encrypted, and there is no key.
+        FormatError: an image is not encrypted as its chain is, or says something else than was captured.
     """
 
-    def __init__(self, overlay: Overlay) -> None:
+    def __init__(self, overlay: Overlay, key: ChainKey | None = None) -> None:
         self._overlay = overlay
+        self._decryption = decryption_of(overlay, key)
         self._blocks_at_once = max(_STRIPE_BYTES // overlay.block_bytes, 1)
         self._plain = BufferPool(_AHEAD, self._blocks_at_once * overlay.block_bytes)
-        self._stored = BufferPool(_AHEAD, _LOAD_BYTES + overlay.block_bytes)
+        self._stored = BufferPool(_AHEAD, _LOAD_BYTES + overlay.frame_bytes_max)
 
     def map_stripes(self, work: Callable[[Stripe], Result]) -> Generator[Result, None, None]:
         """Decode the whole overlay, stripe by stripe.
@@ -130,16 +140,17 @@ class BlockReader:
             self._stored.give(buffer)
 
     def _lay(self, batch: Window, rows: I64, pieces: list[memoryview], plain: U8) -> None:
+        self._overlay.refuse_seen_traces(batch)
         for at in np.flatnonzero(batch.seen).tolist():
             record = batch.records[at]
             try:
                 lay_frame(
                     record,
                     (batch.need_lo[at], batch.need_hi[at]),
-                    pieces[at],
+                    self._decryption.packed(record, pieces[at]),
                     self._overlay.granule_bytes,
                     plain[rows[at]],
                 )
             except FormatError as error:
                 path = self._overlay.layers[int(batch.layer[at])].path
-                raise FormatError(error.message, path=str(path), offset=int(record["offset"])) from None
+                raise type(error)(error.message, path=str(path), offset=int(record["offset"])) from None

@@ -71,7 +71,7 @@ class StoredStreams:
             FormatError: an image is damaged; its path is in the error.
             StorageError: a medium fails.
         """
-        buffers = BufferPool(_AHEAD + 1, limit_bytes + self._overlay.block_bytes)
+        buffers = BufferPool(_AHEAD + 1, limit_bytes + self._overlay.frame_bytes_max)
         waiting: deque[tuple[StoredBatch, list[Future[None]]]] = deque()
         with ExitStack() as stack:
             # One thread for each lane, since the bytes of a stream are to be hashed in their order.

@@ -99,8 +99,11 @@ class ImageWriter:
         self._segments.update(stored)
         self._write(stored)
 
-    def finish(self) -> Published:
+    def finish(self, seals: bytes = b"") -> Published:
         """Write index, tables and trailer, sync, and publish.
+
+        Args:
+            seals: 32 bytes for each covered point of an encrypted image; none of a plain one.
 
         Raises:
             BusyError: the final name was taken meanwhile.
@@ -113,7 +116,7 @@ class ImageWriter:
         self._write(pages.tobytes())
         segments = self._segments.table()
         segment_table_offset = self._at
-        self._write(segments)
+        self._write(segments + seals)
         trailer = np.zeros((), layout.TRAILER)
         trailer["magic"] = layout.TRAILER_MAGIC
         trailer["frames_offset"] = self._frames_offset
@@ -129,7 +132,7 @@ class ImageWriter:
         for name, digest in (
             ("header_digest", self._header.digest),
             ("page_table_digest", digest_of(pages.tobytes())),
-            ("segment_table_digest", digest_of(segments)),
+            ("segment_table_digest", digest_of(segments, seals)),
         ):
             trailer[name] = np.frombuffer(digest, np.uint8)
         signed = trailer.tobytes()[: layout.TRAILER_SIGNED_BYTES]

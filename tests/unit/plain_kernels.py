@@ -40,18 +40,23 @@ def granules_before(limit_bytes: int, block: int, granule_bytes: int) -> int:
 
 
 def check_records(
-    records, volume_sizes: Sequence[int], granule_bytes: int, frames_offset: int, frames_end: int
+    records,
+    volume_sizes: Sequence[int],
+    granule_bytes: int,
+    frames_offset: int,
+    frames_end: int,
+    tag_bytes: int = 0,
 ) -> tuple[int, int]:
     before = None
     for row, record in enumerate(records):
-        fault = _fault(record, before, volume_sizes, granule_bytes, (frames_offset, frames_end))
+        fault = _fault(record, before, volume_sizes, granule_bytes, (frames_offset, frames_end), tag_bytes)
         if fault:
             return fault, row
         before = record
     return 0, -1
 
 
-def _fault(record, before, volume_sizes, granule_bytes, frames) -> int:
+def _fault(record, before, volume_sizes, granule_bytes, frames, tag_bytes) -> int:
     block, origin = int(record["block"]), int(record["origin"])
     offset, length, flags = int(record["offset"]), int(record["length"]), int(record["flags"])
     if origin >= len(volume_sizes):
@@ -70,16 +75,19 @@ def _fault(record, before, volume_sizes, granule_bytes, frames) -> int:
     plain_bytes = len(granules) * granule_bytes
     fits = {
         layout.FRAME_ZERO: length == 0,
-        layout.FRAME_RAW: length == plain_bytes,
-        layout.FRAME_ZSTD: 0 < length < plain_bytes,
+        layout.FRAME_RAW: length == plain_bytes + tag_bytes,
+        layout.FRAME_ZSTD: tag_bytes < length < plain_bytes + tag_bytes,
     }
+    if tag_bytes:
+        fits |= {flags | layout.FRAME_TRACE: length == 0 for flags in tuple(fits)}
     if flags not in fits:
         return kernels.FAULT_FLAGS
     return 0 if fits[flags] else kernels.FAULT_LENGTH
 
 
 def plain_bytes_of(records, granule_bytes: int) -> int:
-    return sum(len(granules_of(row["mask_lo"], row["mask_hi"])) for row in records) * granule_bytes
+    held = [row for row in records if not int(row["flags"]) & layout.FRAME_TRACE]
+    return sum(len(granules_of(row["mask_lo"], row["mask_hi"])) for row in held) * granule_bytes
 
 
 def overlay_masks(records, cuts, granule_bytes: int, need_lo, need_hi) -> None:
@@ -119,7 +127,9 @@ def gather_granules(block, mask_lo, mask_hi, granule_bytes: int, packed) -> int:
 
 
 def gather_runs(source, starts, lengths, packed) -> int:
-    taken = b"".join(source[s : s + n].tobytes() for s, n in zip(starts.tolist(), lengths.tolist(), strict=True))
+    taken = b"".join(
+        source[s : s + n].tobytes() for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)
+    )
     packed[: len(taken)] = list(taken)
     return len(taken)
 

@@ -19,6 +19,7 @@ from policies.errors import (
 from policies.points import Point, PointId
 from storage import layout
 from storage.header import ImageHeader, decode_header, encode_header, read_header, section_bytes
+from storage.key_area import KeyArea, KeySlot, encode_key_area
 from storage.stored_file import StoredFile
 from tests.unit.forge import Forged, take_apart
 from tests.unit.tiny import TinyVolume, noise
@@ -33,6 +34,11 @@ VALUES = st.recursive(
 )
 
 
+SLOTS = st.builds(
+    KeySlot, st.just(64), st.just(1), st.just(1), IDS, st.binary(min_size=12, max_size=12), st.just(bytes(48))
+)
+
+
 @st.composite
 def headers(draw):
     ids = draw(st.lists(IDS, min_size=2, max_size=6, unique=True))
@@ -42,14 +48,17 @@ def headers(draw):
         for id_ in ids
     ]
     start = points.pop(0) if draw(st.booleans()) else None
+    chain_id, encrypted = draw(IDS), draw(st.booleans())
+    slots = tuple(draw(st.lists(SLOTS, min_size=1, max_size=3)))
     return ImageHeader(
-        chain_id=draw(IDS),
+        chain_id=chain_id,
         granule_bytes=draw(st.sampled_from([512, 1024, 4096, 65_536])),
         start=start,
         covers=tuple(points),
         capture_ids=tuple(draw(IDS) for _ in points),
         metadata=draw(st.dictionaries(WORDS, VALUES, max_size=4)),
-        key_area=draw(st.binary(max_size=64)),
+        key_area=encode_key_area(KeyArea(chain_id, 1, slots)) if encrypted else b"",
+        encrypted=encrypted,
     )
 
 
@@ -60,7 +69,16 @@ def test_what_is_written_is_read_back(header):
     found = decode_header(packed, "x")
     assert found.digest == packed[224:256]
     assert encode_header(found) == packed
-    for name in ("chain_id", "granule_bytes", "start", "covers", "capture_ids", "metadata", "key_area"):
+    for name in (
+        "chain_id",
+        "granule_bytes",
+        "start",
+        "covers",
+        "capture_ids",
+        "metadata",
+        "key_area",
+        "encrypted",
+    ):
         assert getattr(found, name) == getattr(header, name), name
     sizes = [point.volume_bytes for point in header.covers]
     assert found.zero_from_bytes == (min([header.start.volume_bytes, *sizes]) if header.start else 0)
@@ -70,7 +88,7 @@ def test_what_is_written_is_read_back(header):
 @given(headers(), st.data())
 def test_a_flipped_bit_is_noticed(header, data):
     packed = bytearray(encode_header(header))
-    place = data.draw(st.integers(0, len(packed) - len(header.key_area) - 1))
+    place = data.draw(st.integers(0, len(packed) - 1))
     packed[place] ^= 1 << data.draw(st.integers(0, 7))
     try:
         size = section_bytes(bytes(packed[:256]), "x")
@@ -106,7 +124,7 @@ FAULTS = {
     "another program's file": (NotAnImageError, lambda image: image.header.update(magic=b"%PDF-1.7")),
     "a later version": (UnsupportedVersionError, lambda image: image.header.update(version_major=2)),
     "an earlier version": (UnsupportedVersionError, lambda image: image.header.update(version_major=0)),
-    "an unknown flag": (UnsupportedVersionError, lambda image: image.header.update(flags=2)),
+    "an unknown flag": (UnsupportedVersionError, lambda image: image.header.update(flags=4)),
     "reserved_a": (UnsupportedVersionError, lambda image: image.header.update(reserved_a=1)),
     "reserved_b": (
         UnsupportedVersionError,

@@ -66,7 +66,8 @@ HOSTILE = st.sampled_from([0, 1, 2, 3, 511, 512, 65_536, 2**31, 2**32 - 1])
 
 @st.composite
 def indexes(draw):
-    """An index that is right: records, volume sizes, and where the frames end."""
+    """An index that is right: records, volume sizes, where the frames end, and how long their tags are."""
+    tag_bytes = draw(st.sampled_from([0, layout.FRAME_TAG_BYTES]))
     granule_bytes = draw(st.sampled_from([512, 4096]))
     sizes = draw(st.lists(st.integers(1, 3 * 128 * granule_bytes), min_size=1, max_size=4))
     at, rows = FRAMES_OFFSET, []
@@ -80,27 +81,29 @@ def indexes(draw):
             flags = draw(st.sampled_from([layout.FRAME_ZERO, layout.FRAME_RAW, layout.FRAME_ZSTD]))
             lengths = {
                 layout.FRAME_ZERO: st.just(0),
-                layout.FRAME_RAW: st.just(plain_bytes),
-                layout.FRAME_ZSTD: st.integers(1, plain_bytes - 1),
+                layout.FRAME_RAW: st.just(plain_bytes + tag_bytes),
+                layout.FRAME_ZSTD: st.integers(tag_bytes + 1, tag_bytes + plain_bytes - 1),
             }
             length = draw(lengths[flags])
+            if tag_bytes and draw(st.booleans()):
+                length, flags = 0, flags | layout.FRAME_TRACE
             lo, hi = plain.mask_of(granules)
             place = {"block": block, "origin": origin, "offset": at, "length": length, "flags": flags}
             rows.append(place | {"mask_lo": lo, "mask_hi": hi})
             at += length
-    return records_of(rows), np.array(sizes, np.int64), granule_bytes, at
+    return records_of(rows), np.array(sizes, np.int64), granule_bytes, at, tag_bytes
 
 
 @given(indexes())
 def test_a_right_index_passes(index):
-    records, sizes, granule_bytes, end = index
-    assert kernels.check_records(records, sizes, granule_bytes, FRAMES_OFFSET, end) == (0, -1)
+    records, sizes, granule_bytes, end, tag_bytes = index
+    assert kernels.check_records(records, sizes, granule_bytes, FRAMES_OFFSET, end, tag_bytes) == (0, -1)
     assert kernels.plain_bytes_of(records, granule_bytes) == plain.plain_bytes_of(records, granule_bytes)
 
 
 @given(indexes().filter(lambda index: len(index[0])), st.data())
 def test_a_wrong_index_is_judged_as_by_the_twin(index, data):
-    records, sizes, granule_bytes, end = index
+    records, sizes, granule_bytes, end, tag_bytes = index
     for _ in range(data.draw(st.integers(1, 2))):
         row = data.draw(st.integers(0, len(records) - 1))
         name = data.draw(
@@ -113,8 +116,8 @@ def test_a_wrong_index_is_judged_as_by_the_twin(index, data):
         records[name][row] = min(data.draw(st.one_of(HOSTILE, near, wide)), top)
     if data.draw(st.booleans()):
         records = records[data.draw(st.permutations(range(len(records))))]
-    expected = plain.check_records(records, sizes.tolist(), granule_bytes, FRAMES_OFFSET, end)
-    assert kernels.check_records(records, sizes, granule_bytes, FRAMES_OFFSET, end) == expected
+    expected = plain.check_records(records, sizes.tolist(), granule_bytes, FRAMES_OFFSET, end, tag_bytes)
+    assert kernels.check_records(records, sizes, granule_bytes, FRAMES_OFFSET, end, tag_bytes) == expected
 
 
 @pytest.mark.parametrize("offset", [2**63, 2**63 - 1, 2**64 - 1, 2**64 - 512])

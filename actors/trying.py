@@ -29,9 +29,11 @@ class Trial:
 
     Attributes:
         done: False while it runs, when it failed, and when it was asked to stop.
+        reason: why it failed, if that was an error of ours.
     """
 
     done: bool = False
+    reason: str | None = None
 
 
 @contextmanager
@@ -56,6 +58,7 @@ def trying(context: AgentContext, attempt_id: int, subject: str, folder_id: int)
     except StopRequested:
         _persist(context, lambda session: pause_attempt(session, attempt_id, context.holder))
     except RollforwardError as error:
+        trial.reason = str(error)
         _record_failure(context, attempt_id, str(error), subject, folder_id, may_pass=error.retryable)
     except BaseException as error:
         _record_failure(context, attempt_id, f"{type(error).__name__}: {error}", subject, folder_id)

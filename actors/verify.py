@@ -72,7 +72,7 @@ def verify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
             result = _record(context, session, task, verified)
         trial.done = True
     if not trial.done:
-        _let_go(context, task)
+        _let_go(context, task, trial.reason)
     if result.waiting_chain_id is not None:
         hints.chain_due(result.waiting_chain_id)
     if not result.judged:
@@ -207,9 +207,10 @@ def _found_bad(context: AgentContext, session: Session, image: Image, reason: st
     )
 
 
-def _let_go(context: AgentContext, task: _Task) -> None:
-    """Give back an image whose verification did not end."""
+def _let_go(context: AgentContext, task: _Task, reason: str | None) -> None:
+    """Give back an image whose verification did not end, and say why if it failed."""
     with context.catalog.write() as session:
         image = session.get(Image, task.image_id)
         if image is not None and image.state is ImageState.VERIFYING:
             image.state = ImageState.LANDED
+            image.reason = reason

@@ -64,7 +64,7 @@ def restore(
     Crash: no file under the target's name; a block device holds a part, and restoring again mends it.
     """
     with Overlay(path) as overlay:
-        _check_path(overlay)
+        check_path(overlay)
         _check_target(overlay, target)
         overlay.check_tables()
         with open_target(target, overlay.end_bytes, overwrite=overwrite) as disk:
@@ -73,7 +73,12 @@ def restore(
         return Restored(target, overlay.layers[-1].header.end, overlay.end_bytes, written)
 
 
-def _check_path(overlay: Overlay) -> None:
+def check_path(overlay: Overlay) -> None:
+    """Check that the images of an overlay lead from nothing to its end.
+
+    Raises:
+        ChainError: the first is no base, or one cannot be applied after the one before it.
+    """
     first = overlay.layers[0]
     if first.header.start is not None:
         raise ChainError("is no base: a restore cannot begin with it", path=str(first.path))

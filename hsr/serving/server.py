@@ -1,0 +1,189 @@
+"""A read-only NBD server for one point in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from hsr.serving.budget import Budget
+from hsr.serving.connection import Connection
+from hsr.serving.haggling import Export, haggle
+from hsr.serving.point import PointReader
+from hsr.serving.transmission import Ground, Transmission
+from policies.errors import ConfigurationError, RollforwardError
+from storage.pipeline import THREADS
+
+HANDSHAKE_S: Final = 30.0
+_CLIENTS_MAX: Final = 256
+_REPLIES_BYTES: Final = 256 << 20
+_FINISH_S: Final = 10.0
+
+_log = structlog.get_logger("serve")
+
+
+class NbdServer:
+    """Serves one point to many clients.
+
+    Args:
+        point: the volume.
+        export: what it is called.
+        tls: certificates; clients must then use TLS, and have one themselves.
+        handshake_s: how long a client may take to choose, in seconds.
+    """
+
+    def __init__(
+        self,
+        point: PointReader,
+        export: Export,
+        tls: ssl.SSLContext | None = None,
+        *,
+        handshake_s: float = HANDSHAKE_S,
+    ) -> None:
+        self._export = export
+        self._tls = tls
+        self._handshake_s = handshake_s
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="serve")
+        self._ground = Ground(point, self._threads, Budget(_REPLIES_BYTES), self._tell_failure)
+        self._connections: dict[Connection, Transmission | None] = {}
+        self._listener: asyncio.Server | None = None
+        self._told: set[tuple[str | None, int | None]] = set()
+
+    async def listen_on_socket(self, path: Path) -> None:
+        """Listen on a new Unix socket, for this user alone.
+
+        Raises:
+            ConfigurationError: it cannot be made there.
+        """
+        loop = asyncio.get_running_loop()
+        with _refusing(str(path)):
+            sock = private_socket(path)
+            self._listener = await loop.create_unix_server(self._welcome, sock=sock)
+
+    async def listen_on_port(self, host: str, port: int) -> tuple[str, int]:
+        """Listen on a TCP port; return where, since port 0 means any.
+
+        Raises:
+            ConfigurationError: it cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        with _refusing(f"{host}:{port}"):
+            self._listener = await loop.create_server(self._welcome, host, port)
+        name = self._listener.sockets[0].getsockname()
+        return name[0], name[1]
+
+    def _welcome(self) -> Connection:
+        connection = Connection(self._talk)
+        self._connections[connection] = None
+        return connection
+
+    async def _talk(self, connection: Connection) -> None:
+        try:
+            if len(self._connections) > _CLIENTS_MAX:
+                _log.warning("client_refused", text=f"there are {_CLIENTS_MAX} clients already")
+                return
+            async with asyncio.timeout(self._handshake_s):
+                terms = await haggle(connection, self._export, self._tls)
+            if terms is not None:
+                transmission = Transmission(connection, terms, self._ground)
+                self._connections[connection] = transmission
+                await transmission.run()
+        except (OSError, TimeoutError) as error:
+            _log.info("client_dropped", text=str(error) or "did not choose an export in time")
+        finally:
+            del self._connections[connection]
+
+    def _tell_failure(self, error: RollforwardError) -> None:
+        place = (error.path, error.offset)
+        if place not in self._told and len(self._told) < 10_000:
+            self._told.add(place)
+            _log.error("read_failed", path=error.path, offset=error.offset, text=str(error))
+
+    async def close(self) -> None:
+        """Take no more clients and requests, answer those taken, hang up."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection, transmission in list(self._connections.items()):
+            if transmission is None:
+                connection.abort()
+            else:
+                transmission.finish()
+        waits = [asyncio.ensure_future(connection.closed.wait()) for connection in self._connections]
+        if waits:
+            await asyncio.wait(waits, timeout=_FINISH_S)
+        for connection in list(self._connections):
+            connection.abort()
+        self._threads.shutdown(cancel_futures=True)
+
+
+def private_socket(path: Path) -> socket.socket:
+    """Make a Unix socket that only this user may use, from its first moment on.
+
+    Args:
+        path: where; a socket that nobody listens on any more is replaced.
+
+    Raises:
+        OSError: it cannot be made there.
+    """
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket() and _is_abandoned(path):
+            path.unlink()
+        before = os.umask(0o177)
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(before)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _is_abandoned(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        return False
+
+
+@contextlib.contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"cannot be listened on: {error.strerror}", path=where) from error
+
+
+def tls_context(folder: Path) -> ssl.SSLContext:
+    """Load certificates as qemu's `tls-creds-x509` expects them; clients must have one of the same authority.
+
+    Args:
+        folder: holds ca-cert.pem, server-cert.pem and server-key.pem.
+
+    Raises:
+        ConfigurationError: one is missing, or they do not fit.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(folder / "ca-cert.pem")
+        context.load_cert_chain(folder / "server-cert.pem", folder / "server-key.pem")
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(
+            f"holds no usable certificates: {error.strerror or error}",
+            path=str(folder),
+            hint="It must hold ca-cert.pem, server-cert.pem and server-key.pem.",
+        ) from error
+    return context

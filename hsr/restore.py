@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from storage import kernels
 from storage.overlay import Overlay
 from storage.pipeline import Progress, no_progress
 from storage.replay import BlockReader, Stripe
+
+if TYPE_CHECKING:
+    from storage.keys import ChainKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,12 @@ class Restored:
 
 
 def restore(
-    path: Sequence[Path], target: Path, *, overwrite: bool = False, progress: Progress = no_progress
+    path: Sequence[Path],
+    target: Path,
+    *,
+    key: ChainKey | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
 ) -> Restored:
     """Write the point that a path of images leads to.
 
@@ -48,6 +57,7 @@ def restore(
     Args:
         path: images in the order of application, the first a base, each usable at the end of the one before it.
         target: a raw file to be made (sparse), or a block device that nobody uses; old data on it does not matter.
+        key: the key of an encrypted chain; None of a plain one.
         overwrite: replace the target, if it is an existing file.
         progress: told how many stored bytes are done.
 
@@ -57,7 +67,8 @@ def restore(
     Raises:
         ChainError: the path does not begin with a base, or its images do not follow each other.
         ConfigurationError: the target cannot be used as it is.
-        FormatError: an image is damaged.
+        PasswordError: the chain is encrypted, and there is no key.
+        FormatError: an image is damaged, or was altered by somebody who does not have the key.
         RestoreError: the target's medium refuses.
         StorageError: an image cannot be read.
 
@@ -67,8 +78,9 @@ def restore(
         check_path(overlay)
         _check_target(overlay, target)
         overlay.check_tables()
+        reader = BlockReader(overlay, key)
         with open_target(target, overlay.end_bytes, overwrite=overwrite) as disk:
-            written = _write_volume(overlay, disk, progress)
+            written = _write_volume(overlay, reader, disk, progress)
             disk.finish()
         return Restored(target, overlay.layers[-1].header.end, overlay.end_bytes, written)
 
@@ -93,7 +105,7 @@ def _check_target(overlay: Overlay, target: Path) -> None:
             raise ConfigurationError("is one of the images that are to be restored from", path=str(target))
 
 
-def _write_volume(overlay: Overlay, disk: RestoreTarget, progress: Progress) -> int:
+def _write_volume(overlay: Overlay, reader: BlockReader, disk: RestoreTarget, progress: Progress) -> int:
     size, block_bytes = overlay.end_bytes, overlay.block_bytes
 
     def write(stripe: Stripe) -> tuple[Stripe, int]:
@@ -109,7 +121,7 @@ def _write_volume(overlay: Overlay, disk: RestoreTarget, progress: Progress) -> 
         return stripe, written
 
     at = written_bytes = done_bytes = 0
-    with closing(BlockReader(overlay).map_stripes(write)) as stripes:
+    with closing(reader.map_stripes(write)) as stripes:
         for stripe, written in stripes:
             for first, stop in _runs(stripe.blocks):
                 start = min(int(stripe.blocks[first]) * block_bytes, size)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from policies.names import NUMBER_MAX, check_volume_name, image_name
 from policies.points import Point, PointId
 from policies.reach import reachable, shortest_path
 from storage import kernels, layout
+from storage.capture_keys import keys_for_capture
 from storage.digests import frame_digest
 from storage.fingerprints import (
     Fingerprints,
@@ -33,11 +34,15 @@ from storage.fingerprints import (
 )
 from storage.folder import FoundImage, chains, scan_folder
 from storage.header import ImageHeader
+from storage.key_area import key_file_path
+from storage.key_files import Passwords
+from storage.keys import ChainKey
 from storage.overlay import Overlay
 from storage.pipeline import Progress, no_progress
 from storage.publish import folder_lock
 from storage.replay import BlockReader, Stripe
-from storage.scan import VolumeScan
+from storage.scan import Frames, VolumeScan
+from storage.seals import CaptureSeal
 from storage.source import VolumeSource
 from storage.writer import ImageWriter, Published
 
@@ -51,12 +56,35 @@ class _Chain:
         number: number of the point to be captured.
         parent: header of the image that leads to the parent point; None when a base is to be written.
         path: images that lead to the parent point, base first; empty likewise.
+        headers: headers of all its usable images.
+        was_encrypted: whether the volume has an encrypted chain.
     """
 
     base: int
     number: int
     parent: ImageHeader | None
     path: tuple[Path, ...]
+    headers: tuple[ImageHeader, ...] = ()
+    was_encrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A capture that is about to be written.
+
+    Attributes:
+        chain: what it goes on from.
+        header: its header.
+        target: where the image goes.
+        prints_path: where the chain's fingerprints are.
+        key: the key of an encrypted chain; None of a plain one.
+    """
+
+    chain: _Chain
+    header: ImageHeader
+    target: Path
+    prints_path: Path
+    key: ChainKey | None = None
 
 
 def capture(
@@ -66,6 +94,8 @@ def capture(
     *,
     now: datetime,
     new_base: bool = False,
+    encrypt: bool = False,
+    passwords: Passwords | None = None,
     progress: Progress = no_progress,
 ) -> Published:
     """Capture the present state of a volume into a folder.
@@ -79,13 +109,17 @@ def capture(
         volume: name of the volume, the first part of its images' names.
         now: the time of the point, UTC; never earlier than the parent's.
         new_base: begin a new chain.
+        encrypt: encrypt the chain, if it begins with this capture; otherwise make sure that it is encrypted.
+        passwords: asked when the chain is encrypted, or is to be. Once a volume is encrypted, its later chains are too.
         progress: told how many bytes of the source were read.
 
     Returns:
         The new image.
 
     Raises:
-        ConfigurationError: the name of the volume is impossible, or no number is left for its image.
+        ConfigurationError: the name of the volume is impossible, no number is left for its image, or its chain is
+            not encrypted, though it should be.
+        PasswordError: the chain is encrypted, and the password is wrong or missing.
         SourceError: the source is in use, or fails.
         MissingPointError: the chain leads nowhere, since its base is missing or bad.
         FormatError: an image that is needed for the comparison is damaged.
@@ -96,22 +130,38 @@ def capture(
     """
     check_volume_name(volume)
     with folder_lock(folder, f"{volume}.capture", f"a capture of {volume!r}"), VolumeSource(source) as opened:
-        chain = _chain_to_extend(folder, volume, new_base)
-        if max(chain.base, chain.number) > NUMBER_MAX:
-            raise ConfigurationError(
-                f"has an image of {volume!r} with the largest number there is",
-                path=str(folder),
-                hint="Move it elsewhere if it does not belong there.",
-            )
-        header = _header(chain, volume, opened, now)
-        name = image_name(volume, chain.base, chain.number or None).filename()
-        with ImageWriter(folder / name, header) as writer:
-            prints = _write_changes(chain, header, opened, folder, volume, writer, progress)
+        work = _prepare(folder, volume, _chain_to_extend(folder, volume, new_base), opened, now)
+        key_path = key_file_path(folder, volume, work.chain.base)
+        keys = keys_for_capture(
+            work.header,
+            key_path,
+            work.chain.headers,
+            encrypt=encrypt or work.chain.was_encrypted,
+            passwords=passwords,
+        )
+        if keys is not None:
+            work = replace(work, header=keys.header, key=keys.unlocked.key)
+        with ImageWriter(work.target, work.header) as writer:
+            prints, seal = _write_changes(work, opened, writer, progress)
             opened.check_size()
-            published = writer.finish()
+            published = writer.finish(seal)
+        if keys is not None:
+            keys.keep(key_path)
         with suppress(StorageError):  # the image is there: without them, the next capture only takes longer
-            save_fingerprints(fingerprints_path(folder, volume, chain.base), _state_key(header), prints)
+            save_fingerprints(work.prints_path, _state_key(work.header), prints, work.key)
         return published
+
+
+def _prepare(folder: Path, volume: str, chain: _Chain, source: VolumeSource, now: datetime) -> _Work:
+    if max(chain.base, chain.number) > NUMBER_MAX:
+        raise ConfigurationError(
+            f"has an image of {volume!r} with the largest number there is",
+            path=str(folder),
+            hint="Move it elsewhere if it does not belong there.",
+        )
+    name = image_name(volume, chain.base, chain.number or None).filename()
+    prints_path = fingerprints_path(folder, volume, chain.base)
+    return _Work(chain, _header(chain, volume, source, now), folder / name, prints_path)
 
 
 def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
@@ -119,8 +169,10 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
     bases = [base for _, base in found]
     if not bases:
         return _Chain(1, 0, None, ())
+    every = [image.header for group in found.values() for image in group if image.header is not None]
+    was_encrypted = any(header.encrypted for header in every)
     if new_base:
-        return _Chain(max(bases) + 1, 0, None, ())
+        return _Chain(max(bases) + 1, 0, None, (), was_encrypted=was_encrypted)
     base = max(bases)
     images = found[volume, base]
     number = 1 + max(image.name.number or 0 for image in images)
@@ -140,7 +192,10 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
     path = shortest_path(spans, newest.id) or ()
     parent = usable[path[-1].name].header
     number = max(number, newest.number + 1)
-    return _Chain(base, number, parent, tuple(usable[span.name].path for span in path))
+    headers = tuple(image.header for image in usable.values() if image.header is not None)
+    return _Chain(
+        base, number, parent, tuple(usable[span.name].path for span in path), headers, was_encrypted=False
+    )
 
 
 def _refuse_failing_media(images: Sequence[FoundImage], newest_number: int) -> None:
@@ -182,35 +237,36 @@ def _state_key(header: ImageHeader) -> StateKey:
 
 
 def _write_changes(
-    chain: _Chain,
-    header: ImageHeader,
-    source: VolumeSource,
-    folder: Path,
-    volume: str,
-    writer: ImageWriter,
-    progress: Progress,
-) -> Fingerprints:
-    """Scan the source, write what changed, return the fingerprints of the new state."""
-    scan = VolumeScan(source, header.block_bytes, progress)
-    if chain.parent is None:
-        for frames in scan.whole(header):
-            writer.append(frames.records, frames.stored)
-        return scan.prints
-    with Overlay(chain.path) as overlay:
-        before = load_fingerprints(fingerprints_path(folder, volume, chain.base), _state_key(chain.parent))
+    work: _Work, source: VolumeSource, writer: ImageWriter, progress: Progress
+) -> tuple[Fingerprints, bytes]:
+    """Scan the source, write what changed; return the fingerprints of the new state, and the seal of its point."""
+    scan = VolumeScan(source, work.header.block_bytes, progress, work.key)
+    if work.chain.parent is None:
+        return scan.prints, _append_all(scan.whole(work.header), work, writer)
+    with Overlay(work.chain.path) as overlay:
+        before = load_fingerprints(work.prints_path, _state_key(work.chain.parent), work.key)
         if before is None:
-            before = fingerprints_of(overlay, len(scan.prints))
-        for frames in scan.difference(header, overlay, before):
-            writer.append(frames.records, frames.stored)
-    return scan.prints
+            before = fingerprints_of(overlay, len(scan.prints), work.key)
+        return scan.prints, _append_all(scan.difference(work.header, overlay, before), work, writer)
 
 
-def fingerprints_of(overlay: Overlay, blocks: int) -> Fingerprints:
+def _append_all(frames: Iterator[Frames], work: _Work, writer: ImageWriter) -> bytes:
+    """Write frames; return the seal of the point, which is empty in a plain chain."""
+    seal = CaptureSeal(work.key, work.header) if work.key else None
+    for some in frames:
+        if seal is not None:
+            seal.update(some.records)
+        writer.append(some.records, some.stored)
+    return b"" if seal is None else seal.finish()
+
+
+def fingerprints_of(overlay: Overlay, blocks: int, key: ChainKey | None = None) -> Fingerprints:
     """Make the fingerprints of the state that an overlay leads to, by decoding all of it.
 
     Args:
         overlay: the images.
         blocks: how many blocks are of interest; the volume may have had fewer or more.
+        key: the key of an encrypted chain; None of a plain one.
 
     Raises:
         FormatError: an image is damaged.
@@ -224,7 +280,7 @@ def fingerprints_of(overlay: Overlay, blocks: int) -> Fingerprints:
         for row in np.flatnonzero(filled).tolist():
             prints[stripe.blocks[row]] = np.frombuffer(frame_digest(stripe.plain[row].data), np.uint8)
 
-    with closing(BlockReader(overlay).map_stripes(fingerprint)) as stripes:
+    with closing(BlockReader(overlay, key).map_stripes(fingerprint)) as stripes:
         for _ in stripes:
             pass
     return prints

@@ -7,11 +7,13 @@ told before any password is tried.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from policies.errors import DigestMismatchError, FormatError, TruncatedError, UnsupportedVersionError
+from policies.names import SideFile, image_name
 from storage import layout
 from storage.digests import digest_of
 
@@ -120,3 +122,8 @@ def _decode_slot(row: np.void, path: str) -> KeySlot:
     return KeySlot(
         memory_kib, passes, lanes, row["salt"].tobytes(), row["nonce"].tobytes(), row["wrapped"].tobytes()
     )
+
+
+def key_file_path(folder: Path, volume: str, base: int) -> Path:
+    """Return where the key slots of a chain are kept."""
+    return folder / (Path(image_name(volume, base).filename()).stem + f".{SideFile.KEY.value}")

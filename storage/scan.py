@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from storage.overlay import Overlay
 from storage.pipeline import THREADS, BufferPool, Progress, ordered_map
 from storage.replay import BlockReader
 from storage.source import VolumeSource
+
+if TYPE_CHECKING:
+    from storage.keys import ChainKey, FrameCipher
 
 _BATCH_BYTES: Final = 4 << 20
 _AHEAD: Final = 2 * THREADS
@@ -57,6 +60,14 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True)
+class _Coding:
+    """How frames are coded: the size of granules, and what encrypts, if anything does."""
+
+    granule_bytes: int
+    cipher: FrameCipher | None
+
+
+@dataclass(frozen=True, slots=True)
 class _FrameMasks:
     """Which granules the frames hold (lo, hi), and which granules of their blocks are not all zero."""
 
@@ -82,13 +93,17 @@ class VolumeScan:
         source: the volume.
         block_bytes: size of a block.
         progress: told how many bytes were read.
+        key: the key of an encrypted chain; None of a plain one.
 
     Attributes:
         prints: fingerprints of the source's blocks, complete when the pass is.
     """
 
-    def __init__(self, source: VolumeSource, block_bytes: int, progress: Progress) -> None:
+    def __init__(
+        self, source: VolumeSource, block_bytes: int, progress: Progress, key: ChainKey | None = None
+    ) -> None:
         self._source = source
+        self._key = key
         self._block_bytes = block_bytes
         self._progress = progress
         self._blocks = -(-source.size_bytes // block_bytes)
@@ -98,13 +113,14 @@ class VolumeScan:
 
     def whole(self, header: ImageHeader) -> Iterator[Frames]:
         """Yield everything but zeros, as frames of origin 0."""
+        coding = self._coding(header)
 
         def encode(first: int) -> tuple[Frames, _Batch]:
             batch = self._read(first, None)
             rows = batch.changed
             lo, hi = _nonzero(batch.plain, header.granule_bytes)
             masks = _FrameMasks(lo[rows], hi[rows], lo[rows], hi[rows])
-            return _encode(batch.first_block + rows, batch.plain, rows, masks, header.granule_bytes), batch
+            return _encode(batch.first_block + rows, batch.plain, rows, masks, coding), batch
 
         with closing(ordered_map(encode, self._stored_batches(), ahead=_AHEAD)) as results:
             for frames, batch in results:
@@ -113,7 +129,7 @@ class VolumeScan:
 
     def difference(self, header: ImageHeader, overlay: Overlay, before: Fingerprints) -> Iterator[Frames]:
         """Yield the granules that differ from the overlay's end, as frames of origin 0."""
-        reader = BlockReader(overlay)
+        reader, coding = BlockReader(overlay, self._key), self._coding(header)
         for blocks, plain in self._changed(before):
             old = reader.read(blocks)
             lo, hi = _masks(len(blocks))
@@ -124,7 +140,11 @@ class VolumeScan:
             if len(rows):
                 filled_lo, filled_hi = _nonzero(plain, header.granule_bytes)
                 masks = _FrameMasks(lo[rows], hi[rows], filled_lo[rows], filled_hi[rows])
-                yield from _encode_in_threads(blocks[rows], plain, rows, masks, header.granule_bytes)
+                yield from _encode_in_threads(blocks[rows], plain, rows, masks, coding)
+
+    def _coding(self, header: ImageHeader) -> _Coding:
+        cipher = self._key.frame_cipher(header.capture_ids[0]) if self._key else None
+        return _Coding(header.granule_bytes, cipher)
 
     def _changed(self, before: Fingerprints) -> Iterator[tuple[I64, U8]]:
         """Yield (blocks, plain) of blocks whose fingerprints changed, some 4 MiB at a time."""
@@ -210,10 +230,10 @@ def _limit(lo: U64, hi: U64, blocks: I64, header: ImageHeader) -> None:
 
 
 def _encode_in_threads(
-    blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, granule_bytes: int
+    blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, coding: _Coding
 ) -> Iterator[Frames]:
     def encode(part: slice) -> Frames:
-        return _encode(blocks[part], plain, rows[part], masks.part(part), granule_bytes)
+        return _encode(blocks[part], plain, rows[part], masks.part(part), coding)
 
     step = -(-len(blocks) // THREADS)
     with closing(
@@ -222,26 +242,25 @@ def _encode_in_threads(
         yield from results
 
 
-def _encode(blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, granule_bytes: int) -> Frames:
+def _encode(blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, coding: _Coding) -> Frames:
     """Code some rows of `plain` as frames of the given blocks."""
     records = np.zeros(len(blocks), layout.RECORD)
     records["block"], records["mask_lo"], records["mask_hi"] = blocks, masks.lo, masks.hi
     packed = np.empty(plain.shape[1], np.uint8)
     pieces: list[Buffer] = []
     digests: list[bytes] = []
-    flags: list[int] = []
     for at, has_data in enumerate(masks.holds_data.tolist()):
         if not has_data:
-            flags.append(layout.FRAME_ZERO)
             digests.append(EMPTY_FRAME_DIGEST)
             pieces.append(b"")
             continue
-        size = kernels.gather_granules(plain[rows[at]], masks.lo[at], masks.hi[at], granule_bytes, packed)
-        coding, stored = encode_frame(packed.data[:size])
-        flags.append(coding)
+        lo, hi = masks.lo[at], masks.hi[at]
+        size = kernels.gather_granules(plain[rows[at]], lo, hi, coding.granule_bytes, packed)
+        records["flags"][at], stored = encode_frame(packed.data[:size])
+        if coding.cipher is not None:
+            stored = coding.cipher.encrypt(records[at], stored)
         digests.append(frame_digest(stored))
         pieces.append(stored)
-    records["flags"] = flags
     records["length"] = [len(piece) for piece in pieces]
     records["digest"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
     return Frames(records, b"".join(pieces))

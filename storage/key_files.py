@@ -1,0 +1,172 @@
+"""Where the key slots of a chain are, and opening them: the `.spk` side file, else the copies in headers.
+
+The side file is what counts while it is there and good: a password that was changed no longer opens anything, though
+headers of older images still have slots that it opens. When the side file is lost or damaged, those copies serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from policies.errors import ConfigurationError, FormatError, PasswordError
+from storage import layout
+from storage.header import ImageHeader
+from storage.key_area import KeyArea, KeySlot, decode_key_area, encode_key_area
+from storage.keys import RECOMMENDED_COST, ChainKey, KdfCost, open_slot
+from storage.publish import PartialFile, storage_errors
+from storage.stored_file import StoredFile
+
+_FILE_BYTES_MAX: Final = layout.KEY_AREA.itemsize + layout.MAX_KEY_SLOTS * layout.KEY_SLOT.itemsize
+_COPIES_TRIED_MAX: Final = 8
+"""Different copies of key slots that are tried, newest first: each try costs time."""
+
+
+class Passwords(Protocol):
+    """Gives passwords when they are needed, and not before."""
+
+    def known(self, volume: str) -> bytes:
+        """Return the password of a volume that has one."""
+
+    def new(self, volume: str) -> bytes:
+        """Return the password for a volume that is to get one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlocked:
+    """An open chain.
+
+    Attributes:
+        key: its key.
+        area: the slots that it was opened by.
+        slot: number of the one that opened.
+        from_copy: whether they are a copy in a header, since the side file is lost or damaged.
+    """
+
+    key: ChainKey
+    area: KeyArea
+    slot: int
+    from_copy: bool
+
+
+def save_key_file(path: Path, area: KeyArea) -> None:
+    """Write key slots in the place of older ones.
+
+    Raises:
+        StorageError: the medium refuses.
+
+    Crash: the older ones stay.
+    """
+    with PartialFile(path, replacing=True) as partial:
+        with storage_errors(path), open(partial.fd, "wb", closefd=False) as stream:
+            stream.write(encode_key_area(area))
+        partial.replace()
+
+
+def load_key_file(path: Path) -> KeyArea:
+    """Read key slots from a side file.
+
+    Raises:
+        FormatError: it is damaged, or something else.
+        StorageError: it cannot be read.
+    """
+    file = StoredFile(path)
+    try:
+        if file.size_bytes > _FILE_BYTES_MAX:
+            raise FormatError("is too large for a file of key slots", path=str(path), actual=file.size_bytes)
+        return decode_key_area(bytes(file.read(0, file.size_bytes)), str(path))
+    finally:
+        file.close()
+
+
+def unlock(path: Path, headers: Iterable[ImageHeader], password: bytes) -> Unlocked:
+    """Open a chain with a password.
+
+    Args:
+        path: its key file, which may be missing.
+        headers: headers of its encrypted images.
+        password: as `ops.passwords` gives it.
+
+    Raises:
+        PasswordError: the password opens nothing that is undamaged.
+        ConfigurationError: there is not enough memory to try.
+        StorageError: the key file cannot be read.
+    """
+    copies = {header.key_area: header.chain_id for header in headers}
+    trouble = "is missing"
+    if path.exists():
+        try:
+            area = load_key_file(path)
+        except FormatError as error:
+            trouble = f"is no good ({error.message})"
+        else:
+            if area.chain_id in copies.values():
+                return _opened(area, password, path)
+            trouble = "belongs to another chain"
+    areas = [decode_key_area(copy, str(path)) for copy in copies]
+    newest_first = sorted(areas, key=lambda area: -area.generation)
+    for area in newest_first[:_COPIES_TRIED_MAX]:
+        found = open_slot(area, password)
+        if found is not None:
+            return Unlocked(found[0], area, found[1], from_copy=True)
+    raise PasswordError(
+        f"the password opens none of the copies of the key that images carry, and the key file {trouble}",
+        path=str(path),
+        hint="Bring the key file back from a replica, or use the password that was valid when the images were made.",
+    )
+
+
+def _opened(area: KeyArea, password: bytes, path: Path) -> Unlocked:
+    found = open_slot(area, password)
+    if found is None:
+        raise PasswordError(
+            "the password is wrong",
+            path=str(path),
+            hint="The key file is undamaged. Mind the keyboard's layout, and blanks at the end of the password.",
+        )
+    return Unlocked(found[0], area, found[1], from_copy=False)
+
+
+def new_key(chain_id: bytes, password: bytes, cost: KdfCost = RECOMMENDED_COST) -> Unlocked:
+    """Draw the key of a new chain, and wrap it."""
+    key = ChainKey.new(chain_id)
+    return Unlocked(key, KeyArea(chain_id, 1, (key.wrap(password, cost),)), 0, from_copy=False)
+
+
+def with_password(opened: Unlocked, password: bytes, cost: KdfCost = RECOMMENDED_COST) -> KeyArea:
+    """Return the slots with one more, for another password.
+
+    Raises:
+        ConfigurationError: there are as many as there may be.
+    """
+    if len(opened.area.slots) >= layout.MAX_KEY_SLOTS:
+        raise ConfigurationError(f"a chain has at most {layout.MAX_KEY_SLOTS} passwords")
+    return _changed(opened, (*opened.area.slots, opened.key.wrap(password, cost)))
+
+
+def with_changed_password(opened: Unlocked, password: bytes, cost: KdfCost = RECOMMENDED_COST) -> KeyArea:
+    """Return the slots with another password in the place of the one that opened them."""
+    slots = list(opened.area.slots)
+    slots[opened.slot] = opened.key.wrap(password, cost)
+    return _changed(opened, tuple(slots))
+
+
+def without_password(opened: Unlocked) -> KeyArea:
+    """Return the slots without the one that opened them.
+
+    Raises:
+        ConfigurationError: it is the last one.
+    """
+    slots = tuple(slot for number, slot in enumerate(opened.area.slots) if number != opened.slot)
+    if not slots:
+        raise ConfigurationError(
+            "this is the only password: without it, nobody could restore anything",
+            hint="Add another one first, with `rollforward password add`.",
+        )
+    return _changed(opened, slots)
+
+
+def _changed(opened: Unlocked, slots: tuple[KeySlot, ...]) -> KeyArea:
+    return replace(opened.area, generation=opened.area.generation + 1, slots=slots)

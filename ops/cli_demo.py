@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -45,16 +43,15 @@ def demo(keep: Path | None, as_json: bool) -> None:
     Needs no root, mounts nothing, leaves nothing behind.
     """
     from ops.demo_story import Story
+    from ops.interruption import Interruption
     from ops.settings import Settings
     from policies.errors import RollforwardError
 
     started = time.monotonic()
     time_zone = Settings.from_environment(os.environ).time_zone
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGHUP, _end)
-    with _work_dir(keep) as work_dir, _screen(as_json) as screen:
+    with Interruption() as interruption, _work_dir(keep) as work_dir, _screen(as_json) as screen:
         try:
-            good = Story(work_dir, screen, time_zone).play()
+            good = Story(work_dir, screen, time_zone, interruption.check).play()
             words = (
                 "both points came back bit for bit" if good else "a restored point is not what was captured"
             )
@@ -77,11 +74,6 @@ def _screen(as_json: bool) -> Screen:
         return JsonScreen()
     console = Console(highlight=False)
     return LiveScreen(console) if console.is_terminal else PlainScreen()
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    """Leave as if by Ctrl-C, so that everything is cleaned up."""
-    raise SystemExit(128 + number)
 
 
 @contextmanager

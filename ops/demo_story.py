@@ -49,9 +49,13 @@ class Story:
         work_dir: an empty directory for everything.
         screen: shows what happens.
         time_zone: IANA name; the story's days follow it.
+        check: called again and again; raises when the story is to end.
     """
 
-    def __init__(self, work_dir: Path, screen: Screen, time_zone: str) -> None:
+    def __init__(
+        self, work_dir: Path, screen: Screen, time_zone: str, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._check = check
         self._work_dir = work_dir
         self._screen = screen
         self._zone_name = time_zone
@@ -125,6 +129,7 @@ class Story:
             self._show_news(agent)
 
     def _show_news(self, agent: DemoAgent) -> None:
+        self._check()
         for event in agent.new_events():
             self._show_event(event)
 
@@ -162,6 +167,7 @@ class Story:
         return all(proof.holds for proof in proofs)
 
     def _prove_point(self, chain: Chain, number: int) -> Proof:
+        self._check()
         truth = self._truths[number]
         self._screen.say(f"restoring point {number}", aside=True)
         path = chain.path_to(chain.point(number))

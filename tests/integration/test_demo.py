@@ -48,7 +48,7 @@ def test_the_demonstration_interrupted_leaves_nothing(tmp_path: Path):
             assert any("verified" in line for line in running.stdout)
             running.send_signal(number)
             running.stdout.read()
-        assert running.returncode != 0
+        assert running.returncode == 128 + number
         assert not list(tmp_path.iterdir())
         wait_for(lambda: not _processes(tmp_path), "the end of all processes")
 

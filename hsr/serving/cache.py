@@ -26,7 +26,10 @@ class BlockCache:
 
     def __init__(self, limit_bytes: int, block_bytes: int) -> None:
         count = max(limit_bytes // block_bytes, 4)
-        self._memory = np.frombuffer(mmap.mmap(-1, count * block_bytes), np.uint8).reshape(count, block_bytes)
+        memory = mmap.mmap(-1, count * block_bytes)
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # the first use of memory in small pages costs more than decoding
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self._memory = np.frombuffer(memory, np.uint8).reshape(count, block_bytes)
         self._views = [memoryview(row.data) for row in self._memory]
         self._free = list(range(count - 1, -1, -1))
         self._slots: OrderedDict[int, int] = OrderedDict()

@@ -125,6 +125,11 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the client takes its answers."""
         return self._may_write.is_set()
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether nothing that was written waits for the client."""
+        return self._transport.get_write_buffer_size() == 0
+
     def peek(self) -> tuple[bytearray, int]:
         """Return the buffer, and where in it the bytes begin that have not been taken."""
         return self._buffer, self._start

@@ -36,7 +36,7 @@ class Stretch:
         records: layout.RECORD, sorted by block, then newest first; `origin` counts through all layers.
         layer: which layer each comes from.
         need: masks of the granules that are seen of each, (low, high).
-        is_whole: whether all granules of the block are seen of it.
+        is_covered: whether a block's frames together hold all of its granules.
     """
 
     first_block: int
@@ -45,12 +45,16 @@ class Stretch:
     records: Records
     layer: list[int]
     need: list[tuple[np.uint64, np.uint64]]
-    is_whole: list[bool]
+    is_covered: list[bool]
 
     def rows(self, block: int) -> range:
         """Return the rows of a block's frames."""
         at = block - self.first_block
         return range(self.starts[at], self.starts[at + 1])
+
+    def covers(self, block: int) -> bool:
+        """Tell whether a block's frames together hold all of its granules."""
+        return self.is_covered[block - self.first_block]
 
 
 class FrameIndex:
@@ -106,15 +110,20 @@ def _resolved(overlay: Overlay, first_block: int) -> Stretch:
     keep = np.flatnonzero(window.seen & (window.records["flags"] != layout.FRAME_ZERO))
     records = window.records[keep]
     need_lo, need_hi = window.need_lo[keep], window.need_hi[keep]
-    whole = (need_lo == _EVERY_GRANULE) & (need_hi == _EVERY_GRANULE)
     borders = np.arange(first_block, first_block + STRETCH_BLOCKS + 1)
     starts = np.searchsorted(records["block"], borders)
+    filled = starts[1:] > starts[:-1]
+    covered = filled.copy()
+    if len(records):
+        rows = starts[:-1][filled]
+        lo, hi = np.bitwise_or.reduceat(need_lo, rows), np.bitwise_or.reduceat(need_hi, rows)
+        covered[filled] = (lo & hi) == _EVERY_GRANULE
     return Stretch(
         first_block,
         starts.tolist(),
-        starts[1:] > starts[:-1],
+        filled,
         records,
         window.layer[keep].tolist(),
         list(zip(need_lo, need_hi, strict=True)),
-        whole.tolist(),
+        covered.tolist(),
     )

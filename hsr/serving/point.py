@@ -121,7 +121,7 @@ class PointReader:
         with self._cache.filling(block) as plain:
             if plain is None:
                 return None
-            self._lay(stretch, rows, stored, plain)
+            self._lay(stretch, block, stored, plain)
             return plain[start:stop].tobytes()
 
     def read_into(self, offset: int, out: memoryview) -> None:
@@ -177,12 +177,12 @@ class PointReader:
             record = stretch.records[row]
             file: StoredFile = self._overlay.layers[stretch.layer[row]].file
             stored.append(file.read(int(record["offset"]), int(record["length"])))
-        self._lay(stretch, rows, stored, plain)
+        self._lay(stretch, block, stored, plain)
 
-    def _lay(self, stretch: Stretch, rows: range, stored: Sequence[Buffer], plain: U8) -> None:
-        if len(rows) != 1 or not stretch.is_whole[rows[0]]:
+    def _lay(self, stretch: Stretch, block: int, stored: Sequence[Buffer], plain: U8) -> None:
+        if not stretch.covers(block):
             plain[:] = 0
-        for row, piece in zip(rows, stored, strict=True):
+        for row, piece in zip(stretch.rows(block), stored, strict=True):
             record = stretch.records[row]
             try:
                 if frame_digest(piece) != record["digest"].tobytes():

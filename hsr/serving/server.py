@@ -14,11 +14,11 @@ from typing import Final
 
 import structlog
 
-from hsr.serving.budget import Budget
+from hsr.serving.budget import Budget, Shelf
 from hsr.serving.connection import Connection
 from hsr.serving.haggling import Export, haggle
 from hsr.serving.point import PointReader
-from hsr.serving.transmission import Ground, Transmission
+from hsr.serving.transmission import PIECE_BYTES, Ground, Transmission
 from policies.errors import ConfigurationError, RollforwardError
 from storage.pipeline import THREADS
 
@@ -52,7 +52,9 @@ class NbdServer:
         self._tls = tls
         self._handshake_s = handshake_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="serve")
-        self._ground = Ground(point, self._threads, Budget(_REPLIES_BYTES), self._tell_failure)
+        self._ground = Ground(
+            point, self._threads, Budget(_REPLIES_BYTES), Shelf(PIECE_BYTES), self._tell_failure
+        )
         self._connections: dict[Connection, Transmission | None] = {}
         self._listener: asyncio.Server | None = None
         self._told: set[tuple[str | None, int | None]] = set()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, TypeVarTuple
 
 from hsr.serving import wire
-from hsr.serving.budget import Budget
+from hsr.serving.budget import Budget, Shelf
 from hsr.serving.connection import Connection
 from hsr.serving.haggling import Terms
 from hsr.serving.point import PointReader
@@ -24,7 +24,7 @@ from hsr.serving.wire import ChunkType, Command, CommandFlag, NbdError
 from policies.errors import RollforwardError
 
 _AT_ONCE_BYTES: Final = 64 << 10
-_PIECE_BYTES: Final = 512 << 10
+PIECE_BYTES: Final = 512 << 10
 _UNANSWERED_MAX: Final = 256
 _CLIENT_BYTES: Final = wire.READ_BYTES_MAX
 _TURN_S: Final = 0.004
@@ -52,12 +52,14 @@ class Ground:
         point: the volume.
         threads: where blocks are decoded.
         budget: memory for replies of all clients.
+        shelf: buffers for pieces of replies.
         failed: told of errors of images.
     """
 
     point: PointReader
     threads: Executor
     budget: Budget
+    shelf: Shelf
     failed: Failed
 
 
@@ -246,7 +248,7 @@ class Transmission:
         async with self._budget.lend(size), self._ground.budget.lend(size):
             if not self._structured or request.flags & CommandFlag.DF:
                 await self._read_whole(request)
-            elif size <= _PIECE_BYTES:
+            elif size <= PIECE_BYTES:
                 await self._send_piece(request.cookie, request.offset, size, wire.CHUNK_DONE)
             else:
                 await _all_of([self._send_piece(request.cookie, *piece, 0) for piece in _pieces(request)])
@@ -271,20 +273,23 @@ class Transmission:
         self._connection.write(head, plain)
 
     async def _send_piece(self, cookie: int, offset: int, size: int, last: int) -> None:
-        chunks = await self._in_thread(self._chunks, cookie, offset, size, last)
+        buffer = self._ground.shelf.take()
+        chunks = await self._in_thread(self._chunks, cookie, offset, last, memoryview(buffer)[:size])
         await self._connection.writable()
         self._connection.write(*chunks)
+        if self._connection.is_sent:
+            self._ground.shelf.give(buffer)
 
-    def _chunks(self, cookie: int, offset: int, size: int, last: int) -> list[bytes | memoryview]:
+    def _chunks(self, cookie: int, offset: int, last: int, room: memoryview) -> list[bytes | memoryview]:
         """Read, in a thread, what chunks of data and holes are made of."""
         chunks: list[bytes | memoryview] = []
-        end = offset + size
+        start, end = offset, offset + len(room)
         while offset < end:
             extents = self._point.extents(offset, end - offset)
             for length, is_filled in extents:
                 flags = last if offset + length == end else 0
                 if is_filled:
-                    plain = memoryview(bytearray(length))
+                    plain = room[offset - start : offset - start + length]
                     self._point.read_into(offset, plain)
                     kind = (wire.CHUNK_MAGIC, flags, ChunkType.DATA)
                     chunks += [wire.CHUNK_DATA.pack(*kind, cookie, length + 8, offset), plain]
@@ -318,13 +323,13 @@ class Transmission:
         if not self._next_offset <= self._warm_until <= self._next_offset + _AHEAD_BYTES:
             self._warm_until = self._next_offset
         target = min(self._next_offset + _AHEAD_BYTES, self._point.size_bytes)
-        while self._warm_until + _PIECE_BYTES <= target:
+        while self._warm_until + PIECE_BYTES <= target:
             self._ground.threads.submit(self._warm, self._warm_until)
-            self._warm_until += _PIECE_BYTES
+            self._warm_until += PIECE_BYTES
 
     def _warm(self, offset: int) -> None:
         try:
-            self._point.warm(offset, _PIECE_BYTES)
+            self._point.warm(offset, PIECE_BYTES)
         except RollforwardError:
             return  # whoever asks for these blocks is told then
 
@@ -352,7 +357,7 @@ def _pieces(request: _Request) -> list[tuple[int, int]]:
     at, end = request.offset, request.offset + request.size
     pieces = []
     while at < end:
-        stop = min((at // _PIECE_BYTES + 1) * _PIECE_BYTES, end)
+        stop = min((at // PIECE_BYTES + 1) * PIECE_BYTES, end)
         pieces.append((at, stop - at))
         at = stop
     return pieces

@@ -18,6 +18,8 @@ _COMMANDS = {
     "chain": ("ops.cli_chain:chain", "Show a folder's points, images, gaps and forks."),
     "consolidate": ("ops.cli_consolidate:consolidate", "Roll images up into one."),
     "restore": ("ops.cli_restore:restore", "Restore a point in time to a file or a device."),
+    "password": ("ops.cli_password:password", "Change, add or remove the password of a volume."),
+    "serve": ("ops.cli_serve:serve", "Serve a point in time as a read-only disk over NBD."),
     "up": ("ops.cli_agent:up", "Run the agent: watch, verify, roll up."),
     "demo": ("ops.cli_demo:demo", "See all of it at work on a small real volume."),
 }

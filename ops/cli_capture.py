@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ops.passwords import PasswordSource, password_option
 from ops.show import image_fields, plain, print_json, progress_bar, size_words
 
 
@@ -15,6 +16,8 @@ from ops.show import image_fields, plain, print_json, progress_bar, size_words
 Examples:
   rollforward capture disk.raw --into /backup --volume DATA
   rollforward capture /dev/vg/snap --into /backup --volume "Büro C" --json
+  rollforward capture disk.raw --into /backup --volume DATA --encrypt
+  rollforward capture disk.raw --into /backup --volume DATA --password-file /root/data.password
 """
 )
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -27,18 +30,40 @@ Examples:
 )
 @click.option("--volume", required=True, help="Name of the volume; images are named after it.")
 @click.option("--new-base", is_flag=True, help="Begin a new chain with a new base image.")
+@click.option("--encrypt", is_flag=True, help="Encrypt the new chain; implied by a password file.")
+@password_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def capture(source: Path, folder: Path, volume: str, new_base: bool, as_json: bool) -> None:
+def capture(
+    source: Path,
+    folder: Path,
+    volume: str,
+    new_base: bool,
+    encrypt: bool,
+    password_file: Path | None,
+    as_json: bool,
+) -> None:
     """Capture the present state of SOURCE, a raw file or a block device.
 
     The first capture of a volume writes a base image, NAME-b001.spf; each later one an incremental with just what
     changed, NAME-b001-i001.spi and so on. A device that is mounted read-write is refused: capture a snapshot.
+
+    With --encrypt, or a password file, a new chain is encrypted; there is no way to its contents without the
+    password. An encrypted volume stays encrypted, and each capture of it takes the password.
     """
     from storage.capture import capture as capture_volume
 
+    passwords = PasswordSource(password_file)
+    passwords.ask_before_capture(folder, volume, begins=new_base, encrypt=encrypt)
     with progress_bar(f"Capturing {volume}", quiet=as_json) as progress:
         made = capture_volume(
-            source, folder, volume, now=datetime.now(UTC), new_base=new_base, progress=progress
+            source,
+            folder,
+            volume,
+            now=datetime.now(UTC),
+            new_base=new_base,
+            encrypt=encrypt or passwords.given is not None,
+            passwords=passwords,
+            progress=progress,
         )
     kind = "base" if made.header.start is None else "incremental"
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ops.passwords import PasswordSource, key_of, password_option
 from ops.show import plain, print_json, progress_bar, size_words
 from policies.errors import FormatError
 from policies.points import Point
@@ -92,6 +93,7 @@ Examples:
     "--without", multiple=True, metavar="FILE", help="Do not use this image; may be given several times."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the target, if it is an existing file.")
+@password_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def restore(
     folder: Path,
@@ -102,6 +104,7 @@ def restore(
     base: int | None,
     without: tuple[str, ...],
     overwrite: bool,
+    password_file: Path | None,
     as_json: bool,
 ) -> None:
     """Restore a point in time of a volume to a raw file (sparse), or to a block device that nobody uses.
@@ -116,9 +119,10 @@ def restore(
     chain = load_chain(folder, volume, base).without(without)
     chosen = _choose(chain, point, at)
     path = chain.path_to(chosen)
+    key = key_of(chain, PasswordSource(password_file))
     with progress_bar(f"Restoring point {chosen.number}", quiet=as_json) as progress:
         try:
-            done = restore_path(path, target, overwrite=overwrite, progress=progress)
+            done = restore_path(path, target, key=key, overwrite=overwrite, progress=progress)
         except FormatError as error:
             _show_way_round(error, chain, chosen)
             raise

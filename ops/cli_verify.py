@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ops.passwords import FolderKeys, PasswordSource, password_option
 from ops.show import image_fields, plain, print_json, progress_bar, size_words
 from policies.errors import StorageError
 from storage.folder import FoundImage, find_image, kind_of, scan_folder, stray_images
@@ -21,25 +22,28 @@ Examples:
   rollforward verify /backup --json | jq 'select(.status != "good")'
 
 \b
-Exit status: 0 all good, 1 something is bad, 2 wrong usage.
+Exit status: 0 all good, 1 something is bad, 2 wrong usage, 10 a password is missing or wrong.
 """
 )
 @click.argument(
     "paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH..."
 )
 @click.option("--deep", is_flag=True, help="Also check each frame by itself, and decode it.")
+@password_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def verify(paths: tuple[Path, ...], deep: bool, as_json: bool) -> None:
+def verify(paths: tuple[Path, ...], deep: bool, password_file: Path | None, as_json: bool) -> None:
     """Prove images byte for byte against their own digests. PATH is an image, or a folder of images.
 
     All stored data, the index, and the header are read back from the medium and held against the image's root;
-    name and header must agree, and belong to the chain beside it. No password is needed.
+    name and header must agree, and belong to the chain beside it. No password is needed, but for --deep of an
+    encrypted volume: it proves, too, that nobody without the password altered anything.
     """
+    keys = FolderKeys(PasswordSource(password_file)) if deep else None
     total = bad = 0
     for path in paths:
         for image, found in _images(path):
             total += 1
-            bad += not _verify_one(image, found, deep, as_json)
+            bad += not _verify_one(image, found, keys, as_json)
     if not as_json:
         if total == 0:
             click.echo("No images there.")
@@ -59,12 +63,13 @@ def _images(path: Path) -> Iterator[tuple[Path, FoundImage | None]]:
         yield path, find_image(path)
 
 
-def _verify_one(path: Path, found: FoundImage | None, deep: bool, as_json: bool) -> bool:
+def _verify_one(path: Path, found: FoundImage | None, keys: FolderKeys | None, as_json: bool) -> bool:
     from storage.verify import Verified, verify_image
 
+    key = keys.of_image(path) if keys else None
     with progress_bar(path.name, quiet=as_json) as progress:
         try:
-            result = verify_image(path, deep=deep, progress=progress)
+            result = verify_image(path, deep=keys is not None, key=key, progress=progress)
         except StorageError as error:
             result = Verified(path, "bad", error.reason, 0)
     reason = result.reason or (found.problem if found else None)

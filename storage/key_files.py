@@ -136,11 +136,13 @@ def new_key(chain_id: bytes, password: bytes, cost: KdfCost = RECOMMENDED_COST) 
 
 
 def with_password(opened: Unlocked, password: bytes, cost: KdfCost = RECOMMENDED_COST) -> KeyArea:
-    """Return the slots with one more, for another password.
+    """Return the slots with one more, for another password; as they are, if that opens one of them already.
 
     Raises:
         ConfigurationError: there are as many as there may be.
     """
+    if open_slot(opened.area, password) is not None:
+        return opened.area
     if len(opened.area.slots) >= layout.MAX_KEY_SLOTS:
         raise ConfigurationError(f"a chain has at most {layout.MAX_KEY_SLOTS} passwords")
     return _changed(opened, (*opened.area.slots, opened.key.wrap(password, cost)))

@@ -10,18 +10,22 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from policies.errors import DigestMismatchError, FormatError, StorageError
 from storage import kernels, layout
 from storage.codec import decode_frame
+from storage.decryption import decryption_of
 from storage.digests import digest_of
 from storage.header import ImageHeader
 from storage.image import ImageReader
-from storage.overlay import Overlay, Window
+from storage.overlay import Overlay, Window, is_trace
 from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered_map
+
+if TYPE_CHECKING:
+    from storage.keys import ChainKey
 
 _RUN_BYTES: Final = 4 * layout.SEGMENT_BYTES
 _BATCH_BYTES: Final = 4 << 20
@@ -52,13 +56,19 @@ class Verified:
 
 
 def verify_image(
-    path: Path, *, deep: bool = False, from_medium: bool = True, progress: Progress = no_progress
+    path: Path,
+    *,
+    deep: bool = False,
+    key: ChainKey | None = None,
+    from_medium: bool = True,
+    progress: Progress = no_progress,
 ) -> Verified:
     """Verify an image.
 
     Args:
         path: the file.
-        deep: also check every frame's own digest and decode it.
+        deep: also check every frame's own digest and decode it; of an encrypted image, check the seals too.
+        key: the key of an encrypted chain; needed for `deep` only.
         from_medium: drop the file from the page cache first, so that the medium is what is proven.
         progress: told how many bytes of the file are done.
 
@@ -66,6 +76,7 @@ def verify_image(
         What was found; a bad file is a result, not an error.
 
     Raises:
+        PasswordError: a deep verification of an encrypted image, and no key.
         StorageError: the file is missing or its medium fails, which says nothing of its bytes.
     """
     try:
@@ -73,8 +84,10 @@ def verify_image(
             try:
                 _check_index(image)
                 _check_segments(image, progress)
+                if image.header.encrypted:
+                    _check_traces(path)
                 if deep:
-                    _check_frames(path)
+                    _check_frames(path, key)
             except FormatError as error:
                 return _bad(path, error, image)
             return Verified(
@@ -149,24 +162,34 @@ def _check_segments(image: ImageReader, progress: Progress) -> None:
     progress(image.stored_bytes, image.stored_bytes)
 
 
-def _check_frames(path: Path) -> None:
+def _check_traces(path: Path) -> None:
+    """Make sure that every frame that was left out is hidden by others."""
+    with Overlay([path]) as overlay:
+        for window in overlay.windows():
+            overlay.refuse_seen_traces(window)
+
+
+def _check_frames(path: Path, key: ChainKey | None) -> None:
     """Check each frame's own digest, and decode it."""
     with Overlay([path]) as overlay:
         granule_bytes = overlay.granule_bytes
-        buffers = BufferPool(_AHEAD, _BATCH_BYTES + overlay.block_bytes)
+        decryption = decryption_of(overlay, key)
+        buffers = BufferPool(_AHEAD, _BATCH_BYTES + overlay.frame_bytes_max)
+
+        def decode(record: np.void, piece: memoryview) -> None:
+            granules = int(record["mask_lo"]).bit_count() + int(record["mask_hi"]).bit_count()
+            try:
+                packed = decryption.packed(record, piece)
+                decode_frame(int(record["flags"]), packed, granules * granule_bytes)
+            except FormatError as error:
+                raise type(error)(error.message, path=str(path), offset=int(record["offset"])) from None
 
         def check(batch: Window) -> None:
             buffer = buffers.take()
             try:
                 pieces = overlay.load(batch, np.arange(len(batch)), buffer.data)
-                for record, piece in zip(batch.records, pieces, strict=True):
-                    granules = int(record["mask_lo"]).bit_count() + int(record["mask_hi"]).bit_count()
-                    try:
-                        decode_frame(int(record["flags"]), piece, granules * granule_bytes)
-                    except FormatError as error:
-                        raise FormatError(
-                            error.message, path=str(path), offset=int(record["offset"])
-                        ) from None
+                for row in np.flatnonzero(~is_trace(batch.records)).tolist():
+                    decode(batch.records[row], pieces[row])
             finally:
                 buffers.give(buffer)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from policies.names import ImageName, Tier, image_name, parse_image_name
 from policies.points import Span
 from storage import layout
 from storage.header import ImageHeader, read_header
+from storage.part_check import problem_words, set_fault, told_at_opening
+from storage.parts import following_parts, group_parts, part_numbers_beside, stored_bytes_of
 from storage.stored_file import StoredFile
 
 
@@ -21,13 +23,14 @@ class FoundImage:
     """An image file of a folder.
 
     Attributes:
-        path: where it is.
+        path: where it is; of a spanned set, its first part.
         name: what its name says.
-        stored_bytes: its size.
+        stored_bytes: its size, all its parts together.
         header: its header; None if it cannot be read.
         root: its identity as the trailer gives it, unchecked; None if it has no trailer.
         plain_bytes: plain size of its granules, likewise.
         problem: why it is no good at first sight; None otherwise. Nothing here proves its stored data.
+        parts: how many files it is in, as far as they are there.
         trouble: the error of its medium, if that is why; the image itself may be good.
     """
 
@@ -39,6 +42,7 @@ class FoundImage:
     plain_bytes: int = 0
     problem: str | None = None
     trouble: StorageError | None = None
+    parts: int = 1
 
     @property
     def usable(self) -> bool:
@@ -94,7 +98,7 @@ def find_image(path: Path) -> FoundImage | None:
     """Look at one image, and at the base of its name beside it.
 
     Args:
-        path: the file.
+        path: the file; of a spanned set, its first part.
 
     Returns:
         What was found; None if the file does not have the name of an image.
@@ -102,7 +106,7 @@ def find_image(path: Path) -> FoundImage | None:
     name = parse_image_name(path.name)
     if name is None:
         return None
-    found = look_at(path, name)
+    found = look_at(path, name, part_numbers_beside(path))
     base = path.with_name(image_name(name.volume, name.base).filename())
     if base == path or not base.exists():
         return found
@@ -135,35 +139,72 @@ def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ..
         names = [entry.name for entry in folder.iterdir()]
     except OSError as error:
         raise StorageError(f"cannot be read: {error.strerror}", path=str(folder)) from error
-    found = []
-    for name in names:
-        parsed = parse_image_name(name)
-        if parsed is not None and parsed.part == 0 and volume in (None, parsed.volume):
-            found.append(look_at(folder / name, parsed))
+    found = [
+        look_at(folder / name.filename(), name, numbers)
+        for name, numbers in group_parts(names).items()
+        if volume in (None, name.volume)
+    ]
     return tuple(image for chain in chains(found).values() for image in _check_neighbours(chain))
 
 
-def look_at(path: Path, name: ImageName) -> FoundImage:
-    """Read the header and trailer of one image; whatever is wrong with it becomes its `problem`."""
+def look_at(path: Path, name: ImageName, numbers: Sequence[int] | None = None) -> FoundImage:
+    """Look at the files of one image; whatever is wrong with them becomes its `problem`.
+
+    Args:
+        path: the image; of a spanned set, its first part, which may be missing.
+        name: what its name says.
+        numbers: numbers of all further parts that lie in the folder, ascending; looked up where it matters.
+    """
     try:
         file = StoredFile(path)
     except RollforwardError as error:
-        return FoundImage(path, name, 0, problem=error.reason, trouble=_medium_error(error))
+        return FoundImage(
+            path,
+            name,
+            _size_of_rest(path),
+            problem=problem_words(error, path),
+            trouble=_medium_error(error),
+            parts=max(len(following_parts(path)), 1),
+        )
+    try:
+        found = FoundImage(path, name, file.size_bytes, parts=file.part_count)
+        return _look_inside(file, found, numbers)
+    finally:
+        file.close()
+
+
+def _size_of_rest(path: Path) -> int:
+    """Return the size of a set without its first part; 0 where there is nothing."""
+    try:
+        return stored_bytes_of(path) if following_parts(path) else 0
+    except StorageError:
+        return 0
+
+
+def _look_inside(file: StoredFile, found: FoundImage, numbers: Sequence[int] | None) -> FoundImage:
+    """Read the header and trailer of an image that can be opened."""
     try:
         header = read_header(file)
         packed = bytes(file.read(file.size_bytes - layout.TRAILER.itemsize, layout.TRAILER.itemsize))
-        trailer = np.frombuffer(packed, layout.TRAILER)[0]
-        problem = disagreement(name, header)
-        if packed[:8] != layout.TRAILER_MAGIC:
-            return FoundImage(
-                path, name, file.size_bytes, header, problem="the file has no trailer: it is incomplete"
-            )
-        root, plain_bytes = trailer["root"].tobytes(), int(trailer["plain_bytes"])
-        return FoundImage(path, name, file.size_bytes, header, root, plain_bytes, problem)
+        is_complete = packed[:8] == layout.TRAILER_MAGIC
+        if numbers or file.part_count > 1 or not is_complete:
+            fault = set_fault(file, header.digest, numbers)
+            if fault is not None:
+                return replace(found, header=header, problem=problem_words(fault, file.path))
+    except FormatError as error:
+        return replace(found, problem=problem_words(told_at_opening(file, error), file.path))
     except RollforwardError as error:
-        return FoundImage(path, name, file.size_bytes, problem=error.reason, trouble=_medium_error(error))
-    finally:
-        file.close()
+        return replace(found, problem=problem_words(error, file.path), trouble=_medium_error(error))
+    if not is_complete:
+        return replace(found, header=header, problem="the file has no trailer: it is incomplete")
+    trailer = np.frombuffer(packed, layout.TRAILER)[0]
+    return replace(
+        found,
+        header=header,
+        root=trailer["root"].tobytes(),
+        plain_bytes=int(trailer["plain_bytes"]),
+        problem=disagreement(found.name, header),
+    )
 
 
 def _medium_error(error: RollforwardError) -> StorageError | None:
@@ -198,15 +239,7 @@ def _check_neighbours(images: Sequence[FoundImage]) -> Sequence[FoundImage]:
     """Mark images that belong to another chain than the one their name puts them into."""
     chain_id = chain_identity(images)
     return [
-        FoundImage(
-            image.path,
-            image.name,
-            image.stored_bytes,
-            image.header,
-            image.root,
-            image.plain_bytes,
-            "belongs to another chain than the base of this name",
-        )
+        replace(image, problem="belongs to another chain than the base of this name")
         if image.usable and image.header is not None and image.header.chain_id != chain_id
         else image
         for image in images

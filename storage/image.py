@@ -14,6 +14,7 @@ from policies.errors import DigestMismatchError, FormatError, TruncatedError, Un
 from storage import layout
 from storage.digests import digest_of, root_of
 from storage.header import read_header, section_bytes
+from storage.part_check import told_at_opening
 from storage.stored_file import StoredFile
 
 Records = npt.NDArray[np.void]
@@ -26,7 +27,7 @@ class ImageReader:
     A context manager. Safe to share between threads.
 
     Args:
-        path: the file.
+        path: the file; of a spanned set, its first part.
         from_medium: drop the file from the page cache first, so that what is read comes from the medium.
 
     Raises:
@@ -41,8 +42,11 @@ class ImageReader:
             if from_medium:
                 self.file.forget_cache()
             self._open()
-        except BaseException:
+        except BaseException as error:
+            told = told_at_opening(self.file, error) if isinstance(error, FormatError) else error
             self.file.close()
+            if told is not error:
+                raise told from error
             raise
 
     def _open(self) -> None:

@@ -20,6 +20,7 @@ from policies.errors import DigestMismatchError, FormatError, GeometryError
 from storage import kernels, layout
 from storage.digests import frame_digest
 from storage.image import ImageReader, Records, join_records
+from storage.part_check import told_by_part
 
 _WINDOW_PAGES: Final = 256
 """Index pages of all layers together that a window aims at: 16 MiB."""
@@ -319,8 +320,21 @@ class Overlay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            if isinstance(error, FormatError):
+                self._raise_told(error)
+        finally:
+            self.close()
+
+    def _raise_told(self, error: FormatError) -> None:
+        """Raise an error that names the part of a spanned set, in place of one that names the set."""
+        for layer in self.layers:
+            if str(layer.path) == error.path:
+                told = told_by_part(layer, error)
+                if told is not error:
+                    raise told from error
+                return
 
 
 def is_trace(records: Records) -> npt.NDArray[np.bool_]:

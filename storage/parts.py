@@ -56,13 +56,14 @@ def image_files(path: Path) -> list[Path]:
 
 
 def stored_bytes_of(path: Path) -> int:
-    """Return the size of an image, all its parts together, in bytes.
+    """Return the size of an image, all parts that are there together, in bytes.
 
     Raises:
         StorageError: a part cannot be looked at.
     """
     try:
-        return sum(part.lstat().st_size for part in image_files(path))
+        there = [part for part in image_files(path) if os.path.lexists(part)] or [path]
+        return sum(part.lstat().st_size for part in there)
     except OSError as error:
         raise StorageError(f"cannot be read: {error.strerror}", path=str(path)) from error
 

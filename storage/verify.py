@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from policies.errors import DigestMismatchError, FormatError, StorageError
+from policies.errors import DigestMismatchError, FormatError
 from storage import kernels, layout
 from storage.codec import decode_frame
 from storage.decryption import decryption_of
@@ -22,6 +22,8 @@ from storage.digests import digest_of
 from storage.header import ImageHeader
 from storage.image import ImageReader
 from storage.overlay import Overlay, Window, is_trace
+from storage.part_check import told_by_part
+from storage.parts import stored_bytes_of
 from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered_map
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Verified:
         path: the file.
         status: good or bad.
         reason: what is wrong, in words; None if good.
-        stored_bytes: size of the file.
+        stored_bytes: its size, all parts together.
         header: its header, where that could be read.
         root: its identity, 32 bytes, where the trailer could be read.
         changed_bytes: plain size of its granules, likewise.
@@ -66,7 +68,7 @@ def verify_image(
     """Verify an image.
 
     Args:
-        path: the file.
+        path: the file; of a spanned set, its first part.
         deep: also check every frame's own digest and decode it; of an encrypted image, check the seals too.
         key: the key of an encrypted chain; needed for `deep` only.
         from_medium: drop the file from the page cache first, so that the medium is what is proven.
@@ -89,7 +91,7 @@ def verify_image(
                 if deep:
                     _check_frames(path, key)
             except FormatError as error:
-                return _bad(path, error, image)
+                return _bad(path, told_by_part(image, error), image)
             return Verified(
                 path, "good", None, image.stored_bytes, image.header, image.root, image.plain_bytes
             )
@@ -100,11 +102,9 @@ def verify_image(
 def _bad(path: Path, error: FormatError, image: ImageReader | None = None) -> Verified:
     offset = f" (at byte {error.offset:,})" if error.offset is not None else ""
     found = f": expected {error.expected}, found {error.actual}" if error.actual is not None else ""
-    reason = f"{error.message}{found}{offset}"
-    try:
-        size = path.lstat().st_size
-    except OSError as trouble:
-        raise StorageError(f"cannot be read: {trouble.strerror}", path=str(path)) from trouble
+    part = f"{Path(error.path).name}: " if error.path not in (None, str(path)) else ""
+    reason = f"{part}{error.message}{found}{offset}"
+    size = stored_bytes_of(path)
     if image is None:
         return Verified(path, "bad", reason, size)
     return Verified(path, "bad", reason, size, image.header, image.root, image.plain_bytes)

@@ -1,0 +1,167 @@
+"""One case: a chain with a spoilt image in it, and everything done to it that reads images."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hsr.restore import restore
+from policies.errors import ChainError, FormatError, PasswordError, RestoreError
+from storage.chain import load_chain
+from storage.consolidate import consolidate
+from storage.folder import find_image, scan_folder
+from storage.image import ImageReader
+from storage.overlay import Overlay
+from storage.replay import BlockReader
+from storage.verify import verify_image
+from tests.command import in_this_process
+from tests.fuzz.decisions import Decisions
+from tests.fuzz.spoiling import spoilt
+
+CORPUS = Path(__file__).parents[1] / "golden"
+VOLUME = "D_GOLD"
+CASE_S = 20
+"""A case that takes longer hangs: most take some hundredths of a second."""
+
+MEMORY_BYTES = 512 << 20
+"""What the process may use at most."""
+
+PLAIN_BYTES_MAX = 48 << 20
+"""Plain bytes that a case may restore: what a small file can claim to hold is tried, but not written out."""
+
+WAYS = (("",), ("", "-i001"), ("", "-i001", "-i002"), ("", "-i002-cd"), ("-i002",))
+MERGES = (("-i001", "-i002"), ("", "-i001"), ("", "-i002-cd"))
+
+
+class CaseRunner:
+    """Runs cases in a folder of its own.
+
+    Args:
+        home: an empty folder, best in memory.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.folder, self.raw, self.merged = home / "images", home / "x.raw", home / "merged.spi"
+        self.seeds = {path.name: path.read_bytes() for path in sorted(CORPUS.glob("*.sp?"))}
+        self.folder.mkdir()
+        self.verdicts = {"good": 0, "bad": 0}
+
+    def run(self, content: bytes) -> None:
+        """Run the case that some bytes describe.
+
+        Raises:
+            Exception: whatever came out though it must not.
+        """
+        decide = Decisions(content)
+        faulthandler.dump_traceback_later(CASE_S, exit=True)
+        try:
+            victim = self._lay_out(decide)
+            self._read(victim, in_commands=not decide.below(8))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        if peak_bytes() > MEMORY_BYTES:
+            raise MemoryError(f"{peak_bytes() >> 20} MiB in use")
+
+    def _lay_out(self, decide: Decisions) -> Path:
+        """Put the chain down, one image spoilt, now and then in parts."""
+        shutil.rmtree(self.folder / ".rollforward", ignore_errors=True)
+        for path in self.folder.iterdir():
+            path.unlink()
+        for name, image in self.seeds.items():
+            (self.folder / name).write_bytes(image)
+        victim = self.folder / decide.choose(list(self.seeds))
+        content = spoilt(self.seeds[victim.name], decide)
+        part_bytes = len(content) if decide.below(6) else 1 + decide.below(max(len(content), 1))
+        pieces = [content[at : at + part_bytes] for at in range(0, len(content), max(part_bytes, 1))][:20]
+        victim.write_bytes(pieces[0] if pieces else b"")
+        for number, piece in enumerate(pieces[1:], 1):
+            victim.with_suffix(f".sp{number}").write_bytes(piece)
+        return victim
+
+    def _read(self, victim: Path, *, in_commands: bool) -> None:
+        self._look(victim)
+        found = verify_image(victim, from_medium=False)
+        self.verdicts[found.status] += 1
+        if found.changed_bytes <= PLAIN_BYTES_MAX:
+            verify_image(victim, deep=True, from_medium=False)
+        bad = found.status == "bad" and "plain size" not in (found.reason or "")
+        for path in filter(lambda path: victim in path, map(self._paths, WAYS)):
+            self._restore(path, bad)
+        for path in filter(lambda path: victim in path, map(self._paths, MERGES)):
+            self._merge(path, bad)
+        if in_commands:
+            self._command("chain", self.folder)
+            self._command("chain", self.folder, "--json")
+            self._command("verify", self.folder, "--json")
+
+    def _paths(self, ends: tuple[str, ...]) -> list[Path]:
+        names = [f"{VOLUME}-b001{end}" for end in ends]
+        return [self.folder / f"{name}{'.spf' if f'{name}.spf' in self.seeds else '.spi'}" for name in names]
+
+    def _look(self, victim: Path) -> None:
+        """Listing a folder, and headers alone."""
+        find_image(victim)
+        scan_folder(self.folder)
+        expected(lambda: load_chain(self.folder).newest())
+        with contextlib.suppress(FormatError), ImageReader(victim) as image:
+            for _ in image.iter_records():
+                pass
+
+    def _restore(self, path: list[Path], bad: bool) -> None:
+        self.raw.unlink(missing_ok=True)
+        plain_bytes = sum(_plain_bytes(image) for image in path)
+        if plain_bytes <= PLAIN_BYTES_MAX and expected(lambda: restore(path, self.raw)):
+            assert not bad, "restored from an image that verification refuses"
+        expected(lambda: _some_blocks(path))
+
+    def _merge(self, path: list[Path], bad: bool) -> None:
+        self.merged.unlink(missing_ok=True)
+        if expected(lambda: consolidate(path, self.merged)):
+            assert not bad, "merged an image that verification refuses"
+            assert verify_image(self.merged, from_medium=False).status == "good"
+
+    def _command(self, *words: str | Path) -> None:
+        ran = in_this_process(*words)
+        assert ran.code in (0, 1, 3, 4, 7, 10), str(ran)
+        assert "Traceback" not in ran.errors, str(ran)
+
+
+def _plain_bytes(path: Path) -> int:
+    try:
+        with ImageReader(path) as image:
+            return image.plain_bytes
+    except FormatError:
+        return 0
+
+
+def _some_blocks(path: list[Path]) -> None:
+    """Read the first and the last blocks, as a server of a point does."""
+    with Overlay(path) as overlay:
+        wanted = {0, 1, max(overlay.block_count - 1, 0)}
+        BlockReader(overlay).read(np.array(sorted(wanted), np.int64))
+
+
+def expected(work: Callable[[], object]) -> bool:
+    """Tell whether work went well; only errors that are documented for bad images may come out of it."""
+    try:
+        work()
+    except (FormatError, ChainError, PasswordError):
+        return False
+    except RestoreError as error:  # a volume larger than any file may be
+        if "too large" not in str(error):
+            raise
+        return False
+    return True
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process ever had in use."""
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
+    return int(line.split()[1]) << 10

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ops.part_size import part_size_option, parts_words
 from ops.passwords import PasswordSource, password_option
 from ops.show import image_fields, plain, print_json, progress_bar, size_words
 
@@ -17,6 +18,7 @@ Examples:
   rollforward capture disk.raw --into /backup --volume DATA
   rollforward capture /dev/vg/snap --into /backup --volume "Büro C" --json
   rollforward capture disk.raw --into /backup --volume DATA --encrypt
+  rollforward capture disk.raw --into /backup --volume DATA --part-size 4G
   rollforward capture disk.raw --into /backup --volume DATA --password-file /root/data.password
 """
 )
@@ -32,6 +34,7 @@ Examples:
 @click.option("--new-base", is_flag=True, help="Begin a new chain with a new base image.")
 @click.option("--encrypt", is_flag=True, help="Encrypt the new chain; implied by a password file.")
 @password_option
+@part_size_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def capture(
     source: Path,
@@ -40,6 +43,7 @@ def capture(
     new_base: bool,
     encrypt: bool,
     password_file: Path | None,
+    part_bytes: int | None,
     as_json: bool,
 ) -> None:
     """Capture the present state of SOURCE, a raw file or a block device.
@@ -63,6 +67,7 @@ def capture(
             new_base=new_base,
             encrypt=encrypt or passwords.given is not None,
             passwords=passwords,
+            part_bytes=part_bytes,
             progress=progress,
         )
     kind = "base" if made.header.start is None else "incremental"
@@ -76,6 +81,7 @@ def capture(
                 changed_bytes=made.changed_bytes,
                 status="written",
                 root=made.root,
+                parts=made.parts,
             )
         )
         return
@@ -83,4 +89,5 @@ def capture(
     click.echo(
         f"{plain(made.path)}: {kind}, point {number}, {size_words(made.changed_bytes)} "
         f"{'used' if kind == 'base' else 'changed'}, {size_words(made.stored_bytes)} stored"
+        f"{parts_words(made.parts)}"
     )

@@ -58,6 +58,7 @@ def _print_lines(chain: Chain) -> None:
                 status=status,
                 reason=image.problem,
                 root=image.root,
+                parts=image.parts,
             )
         )
     common: dict[str, object] = {"path": str(chain.folder), "volume": chain.volume}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ops.part_size import part_size_option, parts_words
 from ops.show import image_fields, plain, print_json, progress_bar, size_words
 from policies.names import Tier
 from storage.chain import load_chain
@@ -20,6 +21,8 @@ Examples:
       writes DATA-b001-i005-cd.spi, which leads from the base's point to point 5
   rollforward consolidate /backup --volume DATA --upto 5 --full
       writes DATA-b001-i005.spf, a new base at point 5
+  rollforward consolidate /backup --volume DATA --upto 5 --full --part-size 4095M
+      the same in files that fit on FAT: DATA-b001-i005.spf, DATA-b001-i005.spf.sp1 ...
 """
 )
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -33,6 +36,7 @@ Examples:
     "--full", is_flag=True, help="Merge the base too: a synthetic full, in place of --after and --tier."
 )
 @click.option("--base", type=click.IntRange(min=1), help="Number of the base; the latest if not given.")
+@part_size_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def consolidate(
     folder: Path,
@@ -42,6 +46,7 @@ def consolidate(
     tier: str | None,
     full: bool,
     base: int | None,
+    part_bytes: int | None,
     as_json: bool,
 ) -> None:
     """Roll the images after one point, up to another, into one image. The sources stay.
@@ -59,7 +64,8 @@ def consolidate(
     plan = chain.merge(start, end)
     target = chain.target(end, None if tier is None else Tier(tier))
     with progress_bar(f"Consolidating {len(plan.sources)} images", quiet=as_json) as progress:
-        made = merge([folder / span.name for span in plan.sources], target, progress=progress)
+        sources = [folder / span.name for span in plan.sources]
+        made = merge(sources, target, part_bytes=part_bytes, progress=progress)
     if as_json:
         fields = image_fields(
             made.path,
@@ -69,11 +75,13 @@ def consolidate(
             changed_bytes=made.changed_bytes,
             status="written",
             root=made.root,
+            parts=made.parts,
         )
         print_json(fields | {"sources": [span.name for span in plan.sources]})
         return
     before = sum(span.stored_bytes for span in plan.sources)
     click.echo(
         f"{plain(made.path)}: {len(plan.sources)} images, {size_words(before)}, "
-        f"became one of {size_words(made.stored_bytes)} that covers {len(made.header.covers)} points"
+        f"became one of {size_words(made.stored_bytes)}{parts_words(made.parts)} "
+        f"that covers {len(made.header.covers)} points"
     )

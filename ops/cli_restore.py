@@ -14,6 +14,7 @@ from ops.show import plain, print_json, progress_bar, size_words
 from policies.errors import FormatError
 from policies.points import Point
 from storage.chain import Chain, load_chain
+from storage.parts import first_part_of, stored_bytes_of
 
 if TYPE_CHECKING:
     from hsr.restore import Restored
@@ -27,7 +28,7 @@ def _choose(chain: Chain, number: int | None, at: datetime | None) -> Point:
 
 def _show_way_round(error: FormatError, chain: Chain, point: Point) -> None:
     """Where other images lead to the point too, say so in the error's hint."""
-    bad = Path(error.path or "").name
+    bad = first_part_of(Path(error.path or "")).name
     if bad in {image.path.name for image in chain.images} and chain.without({bad}).leads_to(point):
         error.hint = f"Other images lead to point {point.number} too: say --without {bad!r}."
 
@@ -42,7 +43,7 @@ def _print_line(chain: Chain, done: Restored, images: Sequence[Path]) -> None:
             "point": done.point.id.hex(),
             "time": done.point.time.isoformat(),
             "volume_bytes": done.volume_bytes,
-            "stored_bytes": sum(image.stat().st_size for image in images),
+            "stored_bytes": sum(map(stored_bytes_of, images)),
             "written_bytes": done.written_bytes,
             "status": "restored",
             "images": [image.name for image in images],

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from ops.part_size import parts_words
 from ops.passwords import FolderKeys, PasswordSource, password_option
 from ops.show import image_fields, plain, print_json, progress_bar, size_words
 from policies.errors import StorageError
 from storage.folder import FoundImage, find_image, kind_of, scan_folder, stray_images
+from storage.parts import first_part_of
 
 
 @click.command(
@@ -32,7 +34,7 @@ Exit status: 0 all good, 1 something is bad, 2 wrong usage, 10 a password is mis
 @password_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def verify(paths: tuple[Path, ...], deep: bool, password_file: Path | None, as_json: bool) -> None:
-    """Prove images byte for byte against their own digests. PATH is an image, or a folder of images.
+    """Prove images byte for byte against their own digests. PATH is an image (any part of it), or a folder of images.
 
     All stored data, the index, and the header are read back from the medium and held against the image's root;
     name and header must agree, and belong to the chain beside it. No password is needed, but for --deep of an
@@ -60,7 +62,8 @@ def _images(path: Path) -> Iterator[tuple[Path, FoundImage | None]]:
         yield from ((found.path, found) for found in scan_folder(path))
         yield from ((stray, None) for stray in stray_images(path))
     else:
-        yield path, find_image(path)
+        first = first_part_of(path)
+        yield first, find_image(first)
 
 
 def _verify_one(path: Path, found: FoundImage | None, keys: FolderKeys | None, as_json: bool) -> bool:
@@ -73,6 +76,7 @@ def _verify_one(path: Path, found: FoundImage | None, keys: FolderKeys | None, a
         except StorageError as error:
             result = Verified(path, "bad", error.reason, 0)
     reason = result.reason or (found.problem if found else None)
+    parts = found.parts if found else 1
     kind = kind_of(found.name if found else None, result.header)
     if as_json:
         fields = image_fields(
@@ -84,11 +88,13 @@ def _verify_one(path: Path, found: FoundImage | None, keys: FolderKeys | None, a
             status="good" if reason is None else "bad",
             reason=reason,
             root=result.root,
+            parts=parts,
         )
         print_json(fields)
     elif reason is None:
         click.echo(
             f"{click.style('good', fg='green')}  {plain(path)}  {kind}, {size_words(result.stored_bytes)}"
+            f"{parts_words(parts)}"
         )
     else:
         click.echo(f"{click.style('bad', fg='red', bold=True)}   {plain(path)}: {plain(reason)}")

@@ -33,6 +33,7 @@ _LINE_KEYS = (
     "status",
     "reason",
     "root",
+    "parts",
 )
 """Every line of JSON has these keys, in this order; null where they say nothing."""
 
@@ -70,18 +71,20 @@ def image_fields(
     status: str,
     reason: str | None = None,
     root: bytes | None = None,
+    parts: int = 1,
 ) -> dict[str, object]:
     """Gather what `--json` says of an image, in its stable order.
 
     Args:
-        path: the file.
+        path: the file; of a spanned set, its first part.
         header: its header, if it could be read.
         kind: base, full, incremental, differential, consolidated, daily, weekly, monthly, rolling or unknown.
-        stored_bytes: size of the file.
+        stored_bytes: its size, all its parts together.
         changed_bytes: plain size of its granules.
         status: good, bad, written, ….
         reason: why it is bad.
         root: its identity.
+        parts: how many files it is in.
     """
     name = parse_image_name(path.name)
     return {
@@ -98,6 +101,7 @@ def image_fields(
         "status": status,
         "reason": reason,
         "root": root.hex() if root else None,
+        "parts": parts,
     }
 
 

@@ -96,6 +96,7 @@ def capture(
     new_base: bool = False,
     encrypt: bool = False,
     passwords: Passwords | None = None,
+    part_bytes: int | None = None,
     progress: Progress = no_progress,
 ) -> Published:
     """Capture the present state of a volume into a folder.
@@ -111,6 +112,7 @@ def capture(
         new_base: begin a new chain.
         encrypt: encrypt the chain, if it begins with this capture; otherwise make sure that it is encrypted.
         passwords: asked when the chain is encrypted, or is to be. Once a volume is encrypted, its later chains are too.
+        part_bytes: size of the parts that the image is cut into; None for one file.
         progress: told how many bytes of the source were read.
 
     Returns:
@@ -141,7 +143,7 @@ def capture(
         )
         if keys is not None:
             work = replace(work, header=keys.header, key=keys.unlocked.key)
-        with ImageWriter(work.target, work.header) as writer:
+        with ImageWriter(work.target, work.header, part_bytes=part_bytes) as writer:
             prints, seal = _write_changes(work, opened, writer, progress)
             opened.check_size()
             published = writer.finish(seal)

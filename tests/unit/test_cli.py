@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.part_size import parse_part_size
 from storage.capture import capture
 from storage.publish import folder_lock
 from tests.command import PROGRAM, Ran, in_own_process, in_this_process
@@ -35,6 +36,7 @@ IMAGE_KEYS = [
     "status",
     "reason",
     "root",
+    "parts",
 ]
 CONTRACT = [key for key in IMAGE_KEYS if key not in ("time", "volume_bytes")]
 """Keys that every JSON line has."""
@@ -701,3 +703,82 @@ def test_a_time_far_away_is_shown(week):
     assert rollforward("verify", week.folder).code == 0
     capture(week.raw, week.folder, "D_VOL", now=START)
     assert rollforward("chain", week.folder).code == 0
+
+
+# --- images in several files
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("4G", 4 << 30),
+        ("4GiB", 4 << 30),
+        ("650M", 650 << 20),
+        ("700MB", 700_000_000),
+        ("1.5t", 3 << 39),
+        ("64k", 65_536),
+        ("65536", 65_536),
+        (" 100 K ", 102_400),
+        ("65535", None),
+        ("0", None),
+        ("-4G", None),
+        ("4 apples", None),
+        ("4E", None),
+        ("iB", None),
+        ("", None),
+        ("nan", None),
+        ("1e9", None),
+    ],
+)
+def test_part_sizes(text, size_bytes):
+    assert parse_part_size(text) == size_bytes
+
+
+def test_images_in_several_files_from_capture_to_restore(quick_path):
+    raw, folder = quick_path / "volume.raw", quick_path / "images"
+    folder.mkdir()
+    capture = ("capture", raw, "--into", folder, "--volume", "D", "--part-size", "64K")
+    for number in range(3):
+        raw.write_bytes(noise(200_000, number))
+        made = rollforward(*capture, "--json").objects[0]
+        assert made["parts"] == 4
+    assert made["stored_bytes"] == sum(path.stat().st_size for path in folder.glob("D-b001-i002.sp*"))
+    told = rollforward("consolidate", folder, "--volume", "D", "--upto", "2", "--full", "--part-size", "64K")
+    assert "in 4 parts that covers 3 points" in told.output
+    assert (folder / "D-b001-i002.spf.sp3").exists()
+    verified = rollforward("verify", folder)
+    assert (verified.code, verified.output.count("in 4 parts")) == (0, 4)
+    assert {line["parts"] for line in rollforward("chain", folder, "--json").objects} == {4}
+    done = rollforward("restore", folder, "--volume", "D", "--to", quick_path / "out.raw", "--json").objects[
+        0
+    ]
+    assert done["stored_bytes"] == sum(path.stat().st_size for path in folder.glob("D-b001-i002.spf*"))
+    assert (quick_path / "out.raw").read_bytes() == raw.read_bytes()
+
+    of_part = rollforward("verify", folder / "D-b001-i001.sp2", "--json")
+    assert (of_part.code, of_part.objects[0]["path"]) == (0, str(folder / "D-b001-i001.spi"))
+    (folder / "D-b001-i001.sp2").unlink()
+    missing = rollforward("verify", folder / "D-b001-i001.spi")
+    assert missing.code == 1
+    assert "D-b001-i001.sp2: this part of the set D-b001-i001.spi is missing" in missing.output
+    refused = rollforward(
+        "consolidate", folder, "--volume", "D", "--after", "0", "--upto", "2", "--tier", "daily"
+    )
+    assert refused.code == 3
+    assert "D-b001-i001.sp2" in refused.errors
+    wrong = rollforward(*capture[:-1], "1K")
+    assert wrong.code == 2
+    assert "write one like 650M or 4G" in wrong.errors
+
+
+def test_an_image_does_not_adopt_the_parts_of_another(tiny):
+    tiny.capture_states([noise(3000, number) for number in range(3)])
+    (tiny.folder / "D_VOL-b001-i002-cd.sp1").write_bytes(b"somebody's")
+    before = names(tiny.folder)
+    ran = rollforward(
+        "consolidate", tiny.folder, "--volume", "D_VOL", "--after", "0", "--upto", "2", "--tier", "daily"
+    )
+    assert ran.code == 8
+    assert "there is .sp1 of a set whose first part is missing" in ran.errors
+    assert "move those files away" in ran.errors
+    assert names(tiny.folder) == before

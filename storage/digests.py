@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from blake3 import blake3
@@ -28,16 +29,16 @@ def frame_digest(stored: Buffer) -> bytes:
 
 
 class SegmentDigests:
-    """One digest for each MiB of a stored stream, however its bytes arrive."""
+    """Hashes a stored stream MiB by MiB, however its bytes arrive.
 
-    def __init__(self) -> None:
-        self._complete = bytearray()
+    Args:
+        take: given the 32-byte digest of each segment, in order, as soon as it is known.
+    """
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
         self._open = blake3()
         self._room_bytes = layout.SEGMENT_BYTES
-
-    def complete_from(self, segment: int) -> bytes:
-        """Return the digests of the segments that are full by now, 32 bytes each, from the given one on."""
-        return bytes(self._complete[segment * layout.DIGEST_BYTES :])
 
     def update(self, stored: Buffer) -> None:
         """Take in the bytes that come next."""
@@ -48,14 +49,17 @@ class SegmentDigests:
             self._room_bytes -= len(piece)
             view = view[len(piece) :]
             if self._room_bytes == 0:
-                self._complete += self._open.digest()
-                self._open, self._room_bytes = blake3(), layout.SEGMENT_BYTES
+                self._end_segment()
 
-    def table(self) -> bytes:
-        """Return the digests of all segments, the last one however short."""
-        if self._room_bytes == layout.SEGMENT_BYTES:
-            return bytes(self._complete)
-        return bytes(self._complete) + self._open.digest()
+    def finish(self) -> None:
+        """End the last segment, however short; there are no more bytes."""
+        if self._room_bytes < layout.SEGMENT_BYTES:
+            self._end_segment()
+
+    def _end_segment(self) -> None:
+        digest = self._open.digest()
+        self._open, self._room_bytes = blake3(), layout.SEGMENT_BYTES
+        self._take(digest)
 
 
 def root_of(signed: Buffer) -> bytes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 
 from policies.errors import DigestMismatchError, FormatError, TruncatedError, UnsupportedVersionError
 from storage import layout
@@ -16,6 +17,8 @@ from storage.digests import digest_of, root_of
 from storage.header import read_header, section_bytes
 from storage.part_check import told_at_opening
 from storage.stored_file import StoredFile
+
+_TABLE_PIECE_BYTES: Final = 1 << 20
 
 Records = npt.NDArray[np.void]
 """Array of `layout.RECORD`, one dimension."""
@@ -144,34 +147,38 @@ class ImageReader:
             raise FormatError("the page table is not in order", path=str(self.path), offset=offset)
         return pages
 
-    def check_segment_table(self) -> npt.NDArray[np.uint8]:
-        """Read and check the digests of the stored stream.
-
-        Returns:
-            uint8 array of shape (segments, 32).
+    def check_segment_table(self) -> None:
+        """Check the digests of the stored stream, and the seals behind them.
 
         Raises:
-            DigestMismatchError: it differs from what the trailer commits to.
+            DigestMismatchError: they differ from what the trailer commits to.
         """
-        packed = self._read_digests()[: self.segment_count * layout.DIGEST_BYTES]
-        return np.frombuffer(packed, np.uint8).reshape(self.segment_count, layout.DIGEST_BYTES)
+        digest = blake3()
+        start, stop = self.segment_table_offset, self._seals_offset + self._seals_bytes
+        for offset in range(start, stop, _TABLE_PIECE_BYTES):
+            digest.update(self.file.read(offset, min(_TABLE_PIECE_BYTES, stop - offset)))
+        if digest.digest() != self._trailer["segment_table_digest"].tobytes():
+            raise DigestMismatchError("the segment table is damaged", path=str(self.path), offset=start)
+
+    def segment_digests(self, first: int, stop: int) -> list[bytes]:
+        """Return the digests of segments `first` to `stop`, of a table that was checked."""
+        size = layout.DIGEST_BYTES
+        packed = bytes(self.file.read(self.segment_table_offset + first * size, (stop - first) * size))
+        return [packed[at : at + size] for at in range(0, len(packed), size)]
 
     def read_seals(self) -> list[bytes]:
-        """Read the seals, 32 bytes for each covered point, none in a plain image; raises as above."""
-        packed = bytes(self._read_digests()[self.segment_count * layout.DIGEST_BYTES :])
+        """Return the seals, 32 bytes for each covered point, none in a plain image; raises as the check does."""
+        self.check_segment_table()
+        packed = bytes(self.file.read(self._seals_offset, self._seals_bytes))
         return [packed[at : at + layout.SEAL_BYTES] for at in range(0, len(packed), layout.SEAL_BYTES)]
+
+    @property
+    def _seals_offset(self) -> int:
+        return self.segment_table_offset + self.segment_count * layout.DIGEST_BYTES
 
     @property
     def _seals_bytes(self) -> int:
         return layout.SEAL_BYTES * len(self.header.covers) if self.header.encrypted else 0
-
-    def _read_digests(self) -> bytearray:
-        """Read and check what lies between page table and trailer: digests of segments, then seals."""
-        offset = self.segment_table_offset
-        packed = self.file.read(offset, self.segment_count * layout.DIGEST_BYTES + self._seals_bytes)
-        if digest_of(packed) != self._trailer["segment_table_digest"].tobytes():
-            raise DigestMismatchError("the segment table is damaged", path=str(self.path), offset=offset)
-        return packed
 
     def read_pages(self, first: int, stop: int) -> Records:
         """Read and check index pages.

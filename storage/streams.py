@@ -27,6 +27,9 @@ from storage.pipeline import THREADS, Buffer, BufferPool
 _READ_BYTES: Final = 256 << 10
 """Read at once: what is hashed next then lies in the processor's cache still."""
 
+_DIGESTS_AT_ONCE: Final = 256
+"""Digests of segments that are read at once: 8 KiB."""
+
 _AHEAD: Final = THREADS + 1
 
 
@@ -141,11 +144,12 @@ class _CheckedStream:
     """The stored stream of one image, read from its beginning and held against the digests of its segments."""
 
     def __init__(self, image: ImageReader) -> None:
+        image.check_segment_table()
         self._image = image
-        self._wanted = image.check_segment_table()
-        self._digests = SegmentDigests()
+        self._digests = SegmentDigests(self._compare)
         self._at = image.frames_offset
-        self._checked = 0
+        self._segment = 0
+        self._wanted: list[bytes] = []
 
     def read(self, offset: int, piece: memoryview) -> None:
         """Fill the piece with the bytes that come next, and check the segments that end in it.
@@ -163,7 +167,6 @@ class _CheckedStream:
             self._image.file.read_into(offset + first, [part])
             self._digests.update(part)
         self._at += len(piece)
-        self._compare(self._digests.complete_from(self._checked))
 
     def finish(self) -> None:
         """Check the last segment, and that the stream ends where it should.
@@ -175,15 +178,18 @@ class _CheckedStream:
         if self._at != self._image.index_offset:
             path = str(self._image.path)
             raise FormatError("the stored stream holds bytes that no frame owns", path=path, offset=self._at)
-        self._compare(self._digests.table()[self._checked * layout.DIGEST_BYTES :])
+        self._digests.finish()
 
     def _compare(self, found: bytes) -> None:
-        for start in range(0, len(found), layout.DIGEST_BYTES):
-            if found[start : start + layout.DIGEST_BYTES] != self._wanted[self._checked].tobytes():
-                raise DigestMismatchError(
-                    "stored data is damaged",
-                    path=str(self._image.path),
-                    offset=self._image.frames_offset + self._checked * layout.SEGMENT_BYTES,
-                    hint="Fetch a good copy of this file from a replica; `rollforward verify` tells which are bad.",
-                )
-            self._checked += 1
+        row = self._segment % _DIGESTS_AT_ONCE
+        if row == 0:
+            stop = min(self._segment + _DIGESTS_AT_ONCE, self._image.segment_count)
+            self._wanted = self._image.segment_digests(self._segment, stop)
+        if found != self._wanted[row]:
+            raise DigestMismatchError(
+                "stored data is damaged",
+                path=str(self._image.path),
+                offset=self._image.frames_offset + self._segment * layout.SEGMENT_BYTES,
+                hint="Fetch a good copy of this file from a replica; `rollforward verify` tells which are bad.",
+            )
+        self._segment += 1

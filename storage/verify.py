@@ -22,7 +22,7 @@ from storage.digests import digest_of
 from storage.header import ImageHeader
 from storage.image import ImageReader
 from storage.overlay import Overlay, Window, is_trace
-from storage.part_check import told_by_part
+from storage.part_check import set_fault, told_by_part
 from storage.parts import stored_bytes_of
 from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered_map
 
@@ -84,6 +84,7 @@ def verify_image(
     try:
         with ImageReader(path, from_medium=from_medium) as image:
             try:
+                _check_files(image)
                 _check_index(image)
                 _check_segments(image, progress)
                 if image.header.encrypted:
@@ -108,6 +109,13 @@ def _bad(path: Path, error: FormatError, image: ImageReader | None = None) -> Ve
     if image is None:
         return Verified(path, "bad", reason, size)
     return Verified(path, "bad", reason, size, image.header, image.root, image.plain_bytes)
+
+
+def _check_files(image: ImageReader) -> None:
+    """Make sure that the folder holds no part of this name that is not read."""
+    fault = set_fault(image.file, image.header.digest)
+    if fault is not None:
+        raise fault
 
 
 def _check_index(image: ImageReader) -> None:
@@ -135,7 +143,7 @@ def _check_index(image: ImageReader) -> None:
 
 
 def _check_segments(image: ImageReader, progress: Progress) -> None:
-    wanted = image.check_segment_table()
+    image.check_segment_table()
     buffers = BufferPool(_AHEAD, _RUN_BYTES)
 
     def check(offset: int) -> int:
@@ -143,10 +151,11 @@ def _check_segments(image: ImageReader, progress: Progress) -> None:
         try:
             size = min(_RUN_BYTES, image.frames_bytes - offset)
             view = buffer.data[:size]
+            first = offset // layout.SEGMENT_BYTES
+            wanted = image.segment_digests(first, first + -(-size // layout.SEGMENT_BYTES))
             image.file.read_into(image.frames_offset + offset, [view])
-            for start in range(0, size, layout.SEGMENT_BYTES):
-                segment = (offset + start) // layout.SEGMENT_BYTES
-                if digest_of(view[start : start + layout.SEGMENT_BYTES]) != wanted[segment].tobytes():
+            for start, digest in zip(range(0, size, layout.SEGMENT_BYTES), wanted, strict=True):
+                if digest_of(view[start : start + layout.SEGMENT_BYTES]) != digest:
                     raise DigestMismatchError(
                         "stored data is damaged",
                         path=str(image.path),

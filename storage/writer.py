@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 
 from storage import kernels, layout
 from storage.digests import Buffer, SegmentDigests, digest_of, root_of
 from storage.header import ImageHeader, encode_header
-from storage.image import Records, join_records
+from storage.image import Records
 from storage.output import SetOutput
 from storage.partial_set import PartialSet
 from storage.publish import storage_errors
+from storage.spool import Spool
 
-_SPOOL_BYTES: Final = 64 << 20
+_INDEX_PIECE_BYTES: Final = 64 * layout.PAGE_BYTES
+_TABLE_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,9 @@ class ImageWriter:
             header, digest=packed[layout.HEADER.itemsize - layout.DIGEST_BYTES : layout.HEADER.itemsize]
         )
         self._output = SetOutput(self._partial, past_cache=past_cache)
-        self._records = _Spool(target.parent)
-        self._segments = SegmentDigests()
+        self._records = Spool(target.parent)
+        self._segment_table = Spool(target.parent)
+        self._segments = SegmentDigests(self._segment_table.append)
         self._frames_offset = len(packed)
         self._at = 0
         self._plain_bytes = 0
@@ -95,8 +98,8 @@ class ImageWriter:
         records["offset"] = self._at + ends - lengths
         self._plain_bytes += int(kernels.plain_bytes_of(records, self._header.granule_bytes))
         with storage_errors(self._partial.target):
-            self._records.append(records)
-        self._segments.update(stored)
+            self._records.append(records.view(np.uint8).data)
+            self._segments.update(stored)
         self._write(stored)
 
     def finish(self, seals: bytes = b"") -> Published:
@@ -114,25 +117,24 @@ class ImageWriter:
         pages = self._write_index()
         page_table_offset = self._at
         self._write(pages.tobytes())
-        segments = self._segments.table()
         segment_table_offset = self._at
-        self._write(segments + seals)
+        segment_table_digest = self._write_segment_table(seals)
         trailer = np.zeros((), layout.TRAILER)
         trailer["magic"] = layout.TRAILER_MAGIC
         trailer["frames_offset"] = self._frames_offset
         trailer["frames_bytes"] = frames_bytes
         trailer["index_offset"] = index_offset
-        trailer["record_count"] = self._records.count
+        trailer["record_count"] = self._records.size_bytes // layout.RECORD_BYTES
         trailer["page_table_offset"] = page_table_offset
         trailer["page_count"] = len(pages)
         trailer["segment_table_offset"] = segment_table_offset
-        trailer["segment_count"] = len(segments) // layout.DIGEST_BYTES
+        trailer["segment_count"] = self._segment_table.size_bytes // layout.DIGEST_BYTES
         trailer["plain_bytes"] = self._plain_bytes
         trailer["file_bytes"] = self._at + layout.TRAILER.itemsize
         for name, digest in (
             ("header_digest", self._header.digest),
             ("page_table_digest", digest_of(pages.tobytes())),
-            ("segment_table_digest", digest_of(segments, seals)),
+            ("segment_table_digest", segment_table_digest),
         ):
             trailer[name] = np.frombuffer(digest, np.uint8)
         signed = trailer.tobytes()[: layout.TRAILER_SIGNED_BYTES]
@@ -147,8 +149,8 @@ class ImageWriter:
 
     def _write_index(self) -> npt.NDArray[np.void]:
         pages: list[npt.NDArray[np.void]] = []
-        for records in self._spooled():
-            view = records.view(np.uint8).data
+        for packed in self._spooled(self._records, _INDEX_PIECE_BYTES):
+            view, records = memoryview(packed), np.frombuffer(packed, layout.RECORD)
             starts = range(0, len(records), layout.RECORDS_PER_PAGE)
             table = np.zeros(len(starts), layout.PAGE)
             for row, first in enumerate(starts):
@@ -164,9 +166,19 @@ class ImageWriter:
             self._write(view)
         return np.concatenate(pages) if pages else np.zeros(0, layout.PAGE)
 
-    def _spooled(self) -> Iterator[Records]:
+    def _write_segment_table(self, seals: bytes) -> bytes:
+        """Write the digests of all segments, then the seals; return the digest of both."""
         with storage_errors(self._partial.target):
-            yield from self._records.pages()
+            self._segments.finish()
+        digest = blake3()
+        for piece in chain(self._spooled(self._segment_table, _TABLE_PIECE_BYTES), (seals,)):
+            digest.update(piece)
+            self._write(piece)
+        return digest.digest()
+
+    def _spooled(self, spool: Spool, piece_bytes: int) -> Iterator[bytes]:
+        with storage_errors(self._partial.target):
+            yield from spool.pieces(piece_bytes)
 
     def _write(self, piece: Buffer) -> None:
         view = memoryview(piece)
@@ -181,46 +193,6 @@ class ImageWriter:
         try:
             self._output.close()
             self._records.close()
+            self._segment_table.close()
         finally:
             self._partial.discard()
-
-
-class _Spool:
-    """Index records on their way to the end of the file: in memory while few, then in an unnamed file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._held: list[Records] = []
-        self._held_bytes = 0
-        self._file: IO[bytes] | None = None
-        self.count = 0
-
-    def append(self, records: Records) -> None:
-        self._held.append(records)
-        self._held_bytes += records.nbytes
-        self.count += len(records)
-        if self._held_bytes >= _SPOOL_BYTES:
-            self._spill()
-
-    def _spill(self) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by close()
-        for records in self._held:
-            self._file.write(records.view(np.uint8).data)
-        self._held, self._held_bytes = [], 0
-
-    def pages(self) -> Iterator[Records]:
-        """Yield all records, in pieces of whole pages but for the last."""
-        if self._file is None:
-            if self._held:
-                yield join_records(self._held)
-            return
-        self._spill()
-        self._file.seek(0)
-        while packed := self._file.read(256 * layout.PAGE_BYTES):
-            yield np.frombuffer(packed, layout.RECORD)
-
-    def close(self) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # of what it could not write: nobody wants that any more
-                self._file.close()

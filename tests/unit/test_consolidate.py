@@ -23,7 +23,7 @@ from policies.errors import (
     StorageError,
 )
 from storage import consolidate as consolidation
-from storage import layout, output, overlay, streams, writer
+from storage import layout, output, overlay, spool, streams
 from storage.consolidate import consolidate
 from storage.verify import verify_image
 from tests.unit.forge import sections, take_apart
@@ -106,7 +106,7 @@ def test_in_steps_or_at_once(week, quick_path):
 
 
 SMALL = {
-    "the spool": (writer, "_SPOOL_BYTES", 256),
+    "the spool": (spool, "_HELD_BYTES", 256),
     "batches": (consolidation, "_BATCH_BYTES", 3000),
     "windows": (overlay, "_WINDOW_PAGES", 1),
     "reads": (streams, "_AHEAD", 1),
@@ -158,7 +158,7 @@ def test_how_much_is_done_at_once_changes_no_byte(week, quick_path, monkeypatch,
 
 
 def test_the_spool_is_used_and_leaves_nothing(week, quick_path, monkeypatch):
-    monkeypatch.setattr(writer, "_SPOOL_BYTES", 1)
+    monkeypatch.setattr(spool, "_HELD_BYTES", 1)
     before = open_files()
     out = quick_path / "out"
     out.mkdir()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from policies.errors import BusyError, StorageError
-from storage import output, publish, writer
+from storage import output, publish, spool
 from storage.consolidate import consolidate
 from storage.header import ImageHeader
 from storage.publish import (
@@ -366,7 +366,7 @@ def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(tiny, small_disk
         states.append(states[-1][: number * BLOCK // 2] + noise(90_000, number) + bytes(BLOCK))
     tiny.capture_states(states)
     if spooled:
-        monkeypatch.setattr(writer, "_SPOOL_BYTES", 1)
+        monkeypatch.setattr(spool, "_HELD_BYTES", 1)
     sources = [tiny.image(number) for number in range(1, 5)]
     target = small_disk / "D_VOL-b001-i004-cd.spi"
     before = open_files()

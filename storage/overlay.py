@@ -111,6 +111,7 @@ class Overlay:
         counts = [len(layer.header.covers) for layer in self.layers]
         self.origin_offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._cuts = _cuts(self.layers)
+        self._page_ends = np.sort(np.concatenate([layer.pages["last_block"] for layer in self.layers]))
         self._cached: list[tuple[int, Records] | None] = [None] * len(self.layers)
 
     @property
@@ -156,24 +157,21 @@ class Overlay:
         Raises:
             FormatError: an index is damaged.
         """
-        step = max(_WINDOW_PAGES // len(self.layers), 1)
         first = 0
         while True:
-            stop = self._window_stop(first, step)
+            stop = self._window_stop(first)
             if stop is None:
                 break
             stop = -(-stop // align_blocks) * align_blocks
             yield self.between(first, stop)
             first = stop
 
-    def _window_stop(self, first: int, step: int) -> int | None:
-        """Choose where the window that begins at `first` ends: no layer gives it much more than `step` pages."""
-        stops = []
-        for layer in self.layers:
-            page = int(np.searchsorted(layer.pages["last_block"], first))
-            if page < len(layer.pages):
-                stops.append(int(layer.pages["last_block"][min(page + step, len(layer.pages)) - 1]) + 1)
-        return max(min(stops), first + 1) if stops else None
+    def _window_stop(self, first: int) -> int | None:
+        """Choose where the window that begins at `first` ends: so many pages of all layers lie before it."""
+        done = int(np.searchsorted(self._page_ends, first))
+        if done == len(self._page_ends):
+            return None
+        return int(self._page_ends[min(done + _WINDOW_PAGES, len(self._page_ends)) - 1]) + 1
 
     def between(self, first_block: int, stop_block: int) -> Window:
         """Return the frames of a range of blocks.

@@ -15,7 +15,7 @@ from policies.errors import ConfigurationError, FormatError, PasswordError
 from storage import layout
 from storage.header import ImageHeader
 from storage.key_area import KeyArea, KeySlot, decode_key_area, encode_key_area
-from storage.keys import RECOMMENDED_COST, ChainKey, KdfCost, open_slot
+from storage.keys import ChainKey, KdfCost, open_slot
 from storage.publish import PartialFile, storage_errors
 from storage.stored_file import StoredFile
 
@@ -129,13 +129,13 @@ def _opened(area: KeyArea, password: bytes, path: Path) -> Unlocked:
     return Unlocked(found[0], area, found[1], from_copy=False)
 
 
-def new_key(chain_id: bytes, password: bytes, cost: KdfCost = RECOMMENDED_COST) -> Unlocked:
+def new_key(chain_id: bytes, password: bytes, cost: KdfCost | None = None) -> Unlocked:
     """Draw the key of a new chain, and wrap it."""
     key = ChainKey.new(chain_id)
     return Unlocked(key, KeyArea(chain_id, 1, (key.wrap(password, cost),)), 0, from_copy=False)
 
 
-def with_password(opened: Unlocked, password: bytes, cost: KdfCost = RECOMMENDED_COST) -> KeyArea:
+def with_password(opened: Unlocked, password: bytes, cost: KdfCost | None = None) -> KeyArea:
     """Return the slots with one more, for another password; as they are, if that opens one of them already.
 
     Raises:
@@ -148,7 +148,7 @@ def with_password(opened: Unlocked, password: bytes, cost: KdfCost = RECOMMENDED
     return _changed(opened, (*opened.area.slots, opened.key.wrap(password, cost)))
 
 
-def with_changed_password(opened: Unlocked, password: bytes, cost: KdfCost = RECOMMENDED_COST) -> KeyArea:
+def with_changed_password(opened: Unlocked, password: bytes, cost: KdfCost | None = None) -> KeyArea:
     """Return the slots with another password in the place of the one that opened them."""
     slots = list(opened.area.slots)
     slots[opened.slot] = opened.key.wrap(password, cost)

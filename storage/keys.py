@@ -170,8 +170,9 @@ class ChainKey:
         except InvalidTag:
             return None
 
-    def wrap(self, password: bytes, cost: KdfCost = RECOMMENDED_COST) -> KeySlot:
-        """Make a slot that a password opens."""
+    def wrap(self, password: bytes, cost: KdfCost | None = None) -> KeySlot:
+        """Make a slot that a password opens, at the recommended cost if none is given."""
+        cost = cost or RECOMMENDED_COST
         empty = KeySlot(
             cost.memory_kib,
             cost.passes,

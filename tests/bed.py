@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from tests.command import Command, Ran, in_this_process
+from tests.command import Command, Ran, in_this_process, with_password
 from tests.commands import sha256_of
 from tests.history import GIB, History
 
@@ -160,6 +160,21 @@ def quick_folder() -> Iterator[Path]:
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2 * GIB
     with tempfile.TemporaryDirectory(prefix="rollforward-bed-", dir=memory if roomy else None) as folder:
         yield Path(folder)
+
+
+def password_file(folder: Path) -> Path:
+    """Write a password into a file that others may not read."""
+    path = folder / "password"
+    path.touch(mode=0o600)
+    path.write_text("Grüße, four words long\n")
+    return path
+
+
+def encrypted_bed(
+    folder: Path, history: History, *, per_day: int, per_week: int, command: Command = in_this_process
+) -> Bed:
+    """Make a bed whose chains are encrypted; only what needs the password is told it."""
+    return Bed(folder, history, per_day, per_week, with_password(command, password_file(folder)))
 
 
 def image_names(folder: Path) -> list[str]:

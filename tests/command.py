@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from ops.cli import main
+from ops.passwords import VARIABLE
 
 PROGRAM = str(Path(sys.executable).with_name("rollforward"))
 
@@ -63,3 +65,15 @@ def in_this_process(*arguments: str | Path) -> Ran:
         except SystemExit as ended:
             code = ended.code
     return Ran(words, code if isinstance(code, int) else 0, output.getvalue(), errors.getvalue())
+
+
+def with_password(command: Command, file: Path) -> Command:
+    """Give a command the password of a file, wherever it may need one; the others have to do without."""
+
+    def run(*arguments: str | Path) -> Ran:
+        name, *rest = arguments
+        needed = name in ("capture", "restore") or (name == "verify" and "--deep" in rest)
+        with patch.dict(os.environ, {VARIABLE: str(file)} if needed else {}):
+            return command(*arguments)
+
+    return run

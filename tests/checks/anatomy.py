@@ -51,6 +51,8 @@ class Anatomy:
         self.pages_start = int(tail["page_table_offset"])
         self.pages = np.frombuffer(content, layout.PAGE, int(tail["page_count"]), self.pages_start)
         self.segments_start = int(tail["segment_table_offset"])
+        self.seals_start = self.segments_start + int(tail["segment_count"]) * layout.DIGEST_BYTES
+        self.keys_start = self.frames_start - int(head["key_area_bytes"])
 
     def parts(self) -> list[Part]:
         """Name every class of bytes: each field of each structure, each part of each section."""
@@ -58,8 +60,11 @@ class Anatomy:
             *_fields("header", layout.HEADER, 0),
             *_fields("from point", layout.POINT, self.points_start),
             *_fields("covered point", layout.POINT, self.metadata_start - layout.POINT.itemsize),
-            Part("metadata", self.metadata_start, self.frames_start),
+            Part("metadata", self.metadata_start, self.keys_start),
         ]
+        if self.keys_start < self.frames_start:
+            found += _fields("key area", layout.KEY_AREA, self.keys_start)
+            found += _fields("key slot", layout.KEY_SLOT, self.keys_start + layout.KEY_AREA.itemsize)
         frames = self.records[self.records["length"] > 0]
         for where, at in (("first", 0), ("middle", len(frames) // 2), ("last", -1)):
             offset, length = int(frames[at]["offset"]), int(frames[at]["length"])
@@ -68,7 +73,9 @@ class Anatomy:
             start = self.index_start + row * layout.RECORD_BYTES
             found += _fields(f"{where} index record", layout.RECORD, start)
         found += _fields("page table", layout.PAGE, self.segments_start - layout.PAGE.itemsize)
-        found.append(Part("segment table", self.segments_start, self.trailer_start))
+        found.append(Part("segment table", self.segments_start, self.seals_start))
+        if self.seals_start < self.trailer_start:
+            found.append(Part("seals", self.seals_start, self.trailer_start))
         return found + _fields("trailer", layout.TRAILER, self.trailer_start)
 
     def stored(self, row: int) -> slice:
@@ -92,7 +99,7 @@ class Anatomy:
             digests = (
                 blake3(view[at : min(at + layout.SEGMENT_BYTES, self.index_start)]).digest() for at in starts
             )
-            self.content[self.segments_start : self.trailer_start] = b"".join(digests)
+            self.content[self.segments_start : self.seals_start] = b"".join(digests)
             for field, start, stop in (
                 ("page_table_digest", self.pages_start, self.segments_start),
                 ("segment_table_digest", self.segments_start, self.trailer_start),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.bed import VOLUME, Bed, image_names, number_in
@@ -11,6 +12,8 @@ from tests.commands import is_clean_ext4, run, sha256_of
 from tests.loop import loop_device
 
 TIERS = ("daily", "weekly", "monthly")
+
+Check = Callable[[Bed], str]
 
 
 def incrementals_alone(bed: Bed) -> str:
@@ -218,3 +221,21 @@ def _make_stale(bed: Bed, folder: Path) -> None:
     bed.must("capture", replay.path, "--into", other, "--volume", VOLUME)
     replay.path.unlink()
     _fingerprints(folder).write_bytes(_fingerprints(other).read_bytes())
+
+
+RESIZED_CHECKS: tuple[Check, ...] = (
+    incrementals_alone,
+    consolidations_alone,
+    synthetic_full,
+    mixed,
+    merging_order_is_no_matter,
+)
+CHECKS: tuple[Check, ...] = (
+    *RESIZED_CHECKS,
+    two_makers_agree,
+    onto_old_data,
+    device_capture,
+    lost_fingerprints,
+    combined_names,
+    by_time,
+)

@@ -67,6 +67,7 @@ class Forged:
         key_area: as it is stored.
         records: the index.
         frames: the stored stream.
+        seals: of the points, as they are stored; none in a plain image.
         lies: fields of the trailer that are written otherwise than they should be.
         page_lies: (page, first_block, last_block), likewise.
     """
@@ -77,6 +78,7 @@ class Forged:
     key_area: bytes
     records: list[dict[str, int | bytes]]
     frames: bytes
+    seals: bytes = b""
     lies: dict[str, int | bytes] = field(default_factory=dict)
     page_lies: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -97,14 +99,15 @@ class Forged:
         told |= {"record_count": len(packed), "page_table_offset": (at := at + 64 * len(packed))}
         told |= {"page_count": len(page_table) // 40, "segment_table_offset": (at := at + len(page_table))}
         told |= {"segment_count": len(segments) // 32, "plain_bytes": self.plain_bytes()}
-        told |= {"file_bytes": at + len(segments) + 224, "reserved": 0, "header_digest": header_digest}
+        told |= {"file_bytes": at + len(segments) + len(self.seals) + 224}
+        told |= {"reserved": 0, "header_digest": header_digest}
         told |= {
             "page_table_digest": blake3(page_table).digest(),
-            "segment_table_digest": blake3(segments).digest(),
+            "segment_table_digest": blake3(segments + self.seals).digest(),
         }
         signed = _pack(TRAILER, TRAILER_FIELDS, told | self.lies)
         root = blake3(signed, derive_key_context=ROOT_CONTEXT).digest()
-        return b"".join((head, self.frames, *packed, page_table, segments, signed, root))
+        return b"".join((head, self.frames, *packed, page_table, segments, self.seals, signed, root))
 
     def _page_table(self, packed: list[bytes]) -> bytes:
         pages = []
@@ -121,6 +124,7 @@ class Forged:
         granules = sum(
             bin(int(record["mask_lo"])).count("1") + bin(int(record["mask_hi"])).count("1")
             for record in self.records
+            if not int(record["flags"]) & 8
         )
         return granules * int(self.header["granule_bytes"])
 
@@ -161,7 +165,8 @@ def take_apart(image: bytes) -> Forged:
     records = [
         _unpack(RECORD, RECORD_FIELDS, image, at + 64 * row) for row in range(int(trailer["record_count"]))
     ]
-    return Forged(header, points, metadata, key_area, records, frames)
+    seals = image[int(trailer["segment_table_offset"]) + 32 * int(trailer["segment_count"]) : -224]
+    return Forged(header, points, metadata, key_area, records, frames, seals)
 
 
 def sections(image: bytes) -> dict[str, range]:

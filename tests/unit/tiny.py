@@ -14,6 +14,9 @@ from hsr.restore import Restored, restore
 from storage.capture import capture
 from storage.chain import load_chain
 from storage.consolidate import consolidate
+from storage.key_area import key_file_path
+from storage.key_files import unlock
+from storage.keys import ChainKey
 from storage.writer import Published
 
 VOLUME = "D_VOL"
@@ -27,16 +30,33 @@ def noise(size: int, seed: int = 0) -> bytes:
     return np.random.default_rng(seed).bytes(size)
 
 
+class Password:
+    """A password that everybody is told who asks."""
+
+    def __init__(self, password: bytes = b"a password") -> None:
+        self.password = password
+
+    def known(self, volume: str) -> bytes:
+        del volume
+        return self.password
+
+    def new(self, volume: str) -> bytes:
+        del volume
+        return self.password
+
+
 class TinyVolume:
     """A raw file, the folder that its images go to, and what the volume held at each point.
 
     Args:
         home: an empty folder.
         name: name of the volume.
+        password: encrypts its chains.
     """
 
-    def __init__(self, home: Path, name: str = VOLUME) -> None:
+    def __init__(self, home: Path, name: str = VOLUME, password: Password | None = None) -> None:
         self.name = name
+        self.password = password
         self.raw = home / "volume.raw"
         self.folder = home / "images"
         self.folder.mkdir(parents=True)
@@ -55,7 +75,15 @@ class TinyVolume:
     def capture(self, *, new_base: bool = False) -> Published:
         """Capture the volume as it is, an hour after the last point."""
         now = START + timedelta(hours=len(self.states))
-        made = capture(self.raw, self.folder, self.name, now=now, new_base=new_base)
+        made = capture(
+            self.raw,
+            self.folder,
+            self.name,
+            now=now,
+            new_base=new_base,
+            encrypt=self.password is not None,
+            passwords=self.password,
+        )
         self.states[made.header.end.number] = self.raw.read_bytes()
         return made
 
@@ -81,11 +109,19 @@ class TinyVolume:
 
     def restore(self, number: int, target: Path, *, overwrite: bool = False) -> Restored:
         chain = load_chain(self.folder, self.name)
-        return restore(chain.path_to(chain.point(number)), target, overwrite=overwrite)
+        return restore(chain.path_to(chain.point(number)), target, key=self.key(), overwrite=overwrite)
+
+    def key(self, base: int = 1) -> ChainKey | None:
+        """Open the key of a chain; None of a plain one."""
+        if self.password is None:
+            return None
+        headers = [image.header for image in load_chain(self.folder, self.name, base).images]
+        path = key_file_path(self.folder, self.name, base)
+        return unlock(path, [header for header in headers if header], self.password.password).key
 
     def copy(self, home: Path) -> TinyVolume:
         """Copy volume, images and all, into another empty folder."""
-        other = TinyVolume(home, self.name)
+        other = TinyVolume(home, self.name, self.password)
         shutil.copytree(self.folder, other.folder, dirs_exist_ok=True)
         shutil.copyfile(self.raw, other.raw)
         other.states = dict(self.states)

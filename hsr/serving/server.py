@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,7 @@ class NbdServer:
         export: what it is called.
         tls: certificates; clients must then use TLS, and have one themselves.
         handshake_s: how long a client may take to choose, in seconds.
+        on_failure: told of every read that failed, instead of the log.
     """
 
     def __init__(
@@ -47,13 +48,14 @@ class NbdServer:
         tls: ssl.SSLContext | None = None,
         *,
         handshake_s: float = HANDSHAKE_S,
+        on_failure: Callable[[RollforwardError], None] | None = None,
     ) -> None:
         self._export = export
         self._tls = tls
         self._handshake_s = handshake_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="serve")
         self._ground = Ground(
-            point, self._threads, Budget(_REPLIES_BYTES), Shelf(PIECE_BYTES), self._tell_failure
+            point, self._threads, Budget(_REPLIES_BYTES), Shelf(PIECE_BYTES), on_failure or self._tell_failure
         )
         self._connections: dict[Connection, Transmission | None] = {}
         self._listener: asyncio.Server | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,9 @@ from storage.stored_file import StoredFile
 if TYPE_CHECKING:
     from storage.keys import ChainKey
 
-CACHE_BYTES: Final = 512 << 20
-"""Memory for decoded blocks, unless told otherwise; it is used as blocks are read."""
+_CACHE_BYTES_MAX: Final = 1 << 30
+_CACHE_BYTES_MIN: Final = 64 << 20
+_CACHE_SHARE: Final = 16
 
 _AT_ONCE_BLOCKS: Final = 4
 """A read of up to so many blocks may be answered without a thread."""
@@ -34,6 +36,12 @@ _EXTENTS_MAX: Final = 1 << 16
 _STATUS_STRETCHES: Final = 256
 
 U8 = npt.NDArray[np.uint8]
+
+
+def default_cache_bytes() -> int:
+    """Return how much memory decoded blocks may take: a sixteenth of the machine's, 64 MiB to 1 GiB."""
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(max(machine_bytes // _CACHE_SHARE, _CACHE_BYTES_MIN), _CACHE_BYTES_MAX)
 
 
 class PointReader:
@@ -55,7 +63,7 @@ class PointReader:
     """
 
     def __init__(
-        self, path: Sequence[Path], cache_bytes: int = CACHE_BYTES, *, key: ChainKey | None = None
+        self, path: Sequence[Path], cache_bytes: int = _CACHE_BYTES_MIN, *, key: ChainKey | None = None
     ) -> None:
         self._overlay = Overlay(path)
         try:

@@ -124,10 +124,8 @@ class Transmission:
         replies: list[bytes] = []
         turn_ends = time.perf_counter() + _TURN_S
         while self._may_take():
-            if self._payload_bytes:
-                self._skip_payload()
-                continue
-            if connection.available_bytes < wire.REQUEST.size:
+            self._skip_payload()
+            if self._payload_bytes or connection.available_bytes < wire.REQUEST.size:
                 break
             if time.perf_counter() > turn_ends:
                 self._has_turn = False
@@ -150,11 +148,9 @@ class Transmission:
 
     def _skip_payload(self) -> None:
         size = min(self._payload_bytes, self._connection.available_bytes)
-        self._payload_bytes -= size
-        self._connection.skip(size)
-        if self._payload_bytes and not size:
-            self._has_turn = False  # until more has come
-            asyncio.get_running_loop().call_later(0.001, self._next_turn)
+        if size:
+            self._payload_bytes -= size
+            self._connection.skip(size)
 
     def _take(self) -> bytes | None:
         """Take one request; return its reply, if that is ready at once."""

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
 from actors.hints import Hints
-from actors.listing import list_images
+from actors.listing import list_images, stamp_image
 from actors.taking_in import take_in
 from actors.trying import holding_chain, trying
 from policies.calendar import day_bounds, day_of
-from policies.errors import ChainError, FormatError
+from policies.errors import ChainError, FormatError, StorageError
 from policies.merging import MergePlan, plan_merge
 from policies.names import image_name, parse_image_name
 from policies.points import Span
@@ -32,6 +32,9 @@ from storage.catalog.models import Chain, EventKind, Folder, Image, ImageState, 
 from storage.catalog.points import span_of
 from storage.consolidate import consolidate
 from storage.folder import look_at
+from storage.parts import first_part_of, part_bytes_of, part_numbers_beside
+from storage.publish import storage_errors
+from storage.sweep import sweep_partials
 from storage.writer import Published
 
 
@@ -188,8 +191,11 @@ def _try_to_begin(
     chain = state.chain
     name = image_name(chain.volume, chain.base_number, due.upto.number, (due.tier,)).filename()
     target = Path(state.folder.path) / name
-    if os.path.lexists(target):
-        return _name_taken(session, state, name)
+    try:
+        if _is_taken(target):
+            return _name_taken(session, state, name)
+    except StorageError as error:
+        return _Pending(state, state.chain.next_due_at, str(error))
     work = Work(WorkKind.CONSOLIDATE, _subject(state, plan, target), context.engine_version)
     admitted = begin_attempt(session, work, context.moment())
     if admitted.admission is Admission.BEGUN:
@@ -198,6 +204,14 @@ def _try_to_begin(
         kind = EventKind.QUARANTINED if admitted.admission is Admission.QUARANTINED else EventKind.FAILED
         context.note(session, kind, name, admitted.reason, folder_id=chain.folder_id, chain_id=chain.id)
     return _Pending(state, admitted.retry_at or _day_end(state), admitted.reason)
+
+
+def _is_taken(target: Path) -> bool:
+    """Tell whether a result's name is in use, if only by further parts; those of a writer that crashed are removed."""
+    if part_numbers_beside(target):
+        with storage_errors(target.parent):
+            sweep_partials(target.parent)
+    return os.path.lexists(target) or bool(part_numbers_beside(target))
 
 
 def _subject(state: _State, plan: MergePlan, target: Path) -> str:
@@ -227,7 +241,13 @@ def _carry_out(context: AgentContext, hints: Hints, task: _Task) -> bool:
     with trying(context, task.attempt_id, task.target.name, folder.id) as trial:
         try:
             roots = [task.state.roots[source.name] for source in task.plan.sources]
-            published = consolidate(sources, task.target, roots=roots, progress=context.report_progress)
+            published = consolidate(
+                sources,
+                task.target,
+                roots=roots,
+                part_bytes=part_bytes_of(sources),
+                progress=context.report_progress,
+            )
         except FormatError as error:
             _doubt(context, folder, error)
             raise
@@ -245,7 +265,7 @@ def _doubt(context: AgentContext, folder: Folder, error: FormatError) -> None:
     if error.path is None or Path(error.path).parent != Path(folder.path):
         return
     with context.catalog.write() as session:
-        image = _image_named(session, folder.id, Path(error.path).name)
+        image = _image_named(session, folder.id, first_part_of(Path(error.path)).name)
         if image is not None and image.state is ImageState.GOOD:
             image.state = ImageState.LANDED
             image.verified_at = image.hinted_at = None
@@ -268,8 +288,9 @@ def _record(context: AgentContext, session: Session, task: _Task, published: Pub
             "root": published.root.hex(),
         },
     )
-    status = published.path.stat()
-    stamp = FileStamp(published.path.name, status.st_size, status.st_mtime_ns)
+    stamp = stamp_image(published.path)
+    if stamp is None:
+        raise StorageError("is gone as soon as it was published", path=str(published.path))
     name = image_name(chain.volume, chain.base_number, task.due.upto.number, (task.due.tier,))
     known = _image_named(session, chain.folder_id, stamp.name)
     image = take_in(context, session, chain.folder_id, known, stamp, look_at(published.path, name))

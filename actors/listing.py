@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from policies.names import parse_image_name
+from policies.names import ImageName, parse_image_name
 from storage.catalog.images import FileStamp
+
+_Parts = Mapping[int, tuple[int, int]]
+"""Size in bytes and modification time in nanoseconds of each file of an image, by the number of the part."""
 
 
 def list_images(folder: Path) -> dict[str, FileStamp]:
-    """List the image files of a folder, each volume's in the order of its points.
+    """List the images of a folder, each volume's in the order of its points.
+
+    A spanned set is one image, by the name of its first part, be that there or not.
 
     Args:
         folder: the managed folder; its sub-folders are left alone.
@@ -21,19 +28,49 @@ def list_images(folder: Path) -> dict[str, FileStamp]:
     Raises:
         OSError: the folder cannot be read.
     """
-    stamps = []
+    found = _look(folder)
+    names = sorted(found, key=lambda name: (name.volume, name.base, name.number or 0, name.filename()))
+    return {name.filename(): _stamp(name.filename(), found[name]) for name in names}
+
+
+def stamp_image(path: Path) -> FileStamp | None:
+    """Return the stamp of one image, as `list_images` gives it; None if nothing of it is there.
+
+    Args:
+        path: the image; of a spanned set, its first part.
+
+    Raises:
+        OSError: its folder cannot be read.
+    """
+    name = parse_image_name(path.name)
+    found = {} if name is None else _look(path.parent, name)
+    return _stamp(path.name, found[name]) if name in found else None
+
+
+def _look(folder: Path, wanted: ImageName | None = None) -> dict[ImageName, dict[int, tuple[int, int]]]:
+    """See what files there are of each image, or of the one that is wanted."""
+    found: dict[ImageName, dict[int, tuple[int, int]]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             name = parse_image_name(entry.name)
-            if name is None or name.part:
+            if name is None or wanted not in (None, name.of_part(0)):
                 continue
             try:
                 if entry.is_file(follow_symlinks=False) or entry.is_symlink():
                     status = entry.stat(
                         follow_symlinks=False
                     )  # a link is no image: it is told so, not followed
-                    stamps.append((name, FileStamp(entry.name, status.st_size, status.st_mtime_ns)))
+                    parts = found.setdefault(name.of_part(0), {})
+                    parts[name.part] = (status.st_size, status.st_mtime_ns)
             except FileNotFoundError:
                 continue  # gone between listing and looking
-    stamps.sort(key=lambda found: (found[0].volume, found[0].base, found[0].number or 0, found[1].name))
-    return {stamp.name: stamp for _, stamp in stamps}
+    return found
+
+
+def _stamp(name: str, parts: _Parts) -> FileStamp:
+    """Make the stamp of an image; that of a set changes with any of its parts, or their places."""
+    size_bytes = sum(size for size, _ in parts.values())
+    if parts.keys() == {0}:
+        return FileStamp(name, size_bytes, parts[0][1])
+    digest = hashlib.blake2b(repr(sorted(parts.items())).encode(), digest_size=8).digest()
+    return FileStamp(name, size_bytes, int.from_bytes(digest) >> 1)

@@ -19,6 +19,7 @@ from storage.catalog.chains import make_due
 from storage.catalog.images import FileStamp, images_in_folder, stamp_of
 from storage.catalog.models import EventKind, Folder, Image, ImageState
 from storage.folder import FoundImage, look_at
+from storage.parts import group_parts
 
 _TO_VERIFY: Final = (ImageState.LANDED, ImageState.VERIFYING)
 _SHORTEST_PAUSE: Final = timedelta(milliseconds=200)
@@ -74,6 +75,7 @@ def _look(folder: Path, known: Mapping[str, tuple[FileStamp, ImageState]]) -> Se
     """List a folder; open only what the catalogue does not know as it is."""
     try:
         stamps = list_images(folder)
+        parts = group_parts(entry.name for entry in folder.iterdir())
     except OSError as error:
         return Seen({}, {}, error.strerror or str(error))
     unknown = [
@@ -87,7 +89,7 @@ def _look(folder: Path, known: Mapping[str, tuple[FileStamp, ImageState]]) -> Se
     for name in unknown:
         parsed = parse_image_name(name)
         if parsed is not None:
-            found[name] = look_at(folder / name, parsed)
+            found[name] = look_at(folder / name, parsed, parts.get(parsed, ()))
     return Seen(stamps, found)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
 from actors.hints import Hints
+from actors.listing import stamp_image
 from actors.trying import trying
 from policies.landing import has_landed
 from policies.names import parse_image_name
@@ -147,10 +148,9 @@ def _chain_that_waits(context: AgentContext, session: Session, image: Image) -> 
 
 def _unchanged(task: _Task) -> bool:
     try:
-        status = task.path.lstat()
+        return stamp_image(task.path) == task.stamp
     except OSError:
         return False
-    return FileStamp(task.stamp.name, status.st_size, status.st_mtime_ns) == task.stamp
 
 
 def _fault(session: Session, image: Image, verified: Verified) -> str | None:

@@ -68,6 +68,27 @@ def stored_bytes_of(path: Path) -> int:
         raise StorageError(f"cannot be read: {error.strerror}", path=str(path)) from error
 
 
+def part_bytes_of(sources: Sequence[Path]) -> int | None:
+    """Return the part size of the newest of some images that is in several files; None if none is.
+
+    What is made of them without being told a part size is cut the same way: whatever asked for it then, a file
+    system or a person, is likely to ask for it still.
+
+    Args:
+        sources: images, oldest first.
+
+    Raises:
+        StorageError: one cannot be looked at.
+    """
+    for path in reversed(sources):
+        if following_parts(path):
+            try:
+                return path.lstat().st_size
+            except OSError as error:
+                raise StorageError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    return None
+
+
 def part_numbers_beside(path: Path) -> tuple[int, ...]:
     """List the numbers of all further parts that lie in the folder for an image, gaps or not, ascending.
 

@@ -19,9 +19,10 @@ class FileStamp:
     """What tells one content of a file from another without reading it.
 
     Attributes:
-        name: file name.
-        size_bytes: its size.
-        mtime_ns: its modification time, nanoseconds since 1970.
+        name: file name; of a spanned set, that of its first part.
+        size_bytes: its size, all its parts together.
+        mtime_ns: its modification time, nanoseconds since 1970; of a spanned set, a number that changes with the
+            size, time or place of any part.
     """
 
     name: str

@@ -150,7 +150,7 @@ class Image(Model):
         state: see `ImageState`.
         reason: why it is bad, or what is waited for; None if nothing is to be said.
         stored_bytes: size when last seen.
-        mtime_ns: modification time when last seen, nanoseconds since 1970.
+        mtime_ns: modification time when last seen, nanoseconds since 1970; of a spanned set, a number made of all.
         still_since: since when size and modification time have been seen unchanged (machine).
         first_seen_at: when it was first noticed (calendar).
         verified_at: when it was last read back and found good (calendar).

@@ -44,7 +44,9 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
     return make_stock(work_dir / "volume.raw", images, volume_bytes=4 << 20, seed=1)
 
 
-def make_stock(source: Path, folder: Path, *, volume_bytes: int, seed: int) -> Stock:
+def make_stock(
+    source: Path, folder: Path, *, volume_bytes: int, seed: int, part_bytes: int | None = None
+) -> Stock:
     chance = random.Random(seed)
     source.write_bytes(chance.randbytes(volume_bytes // 2) + bytes(volume_bytes // 2))
     made, digests = [], []
@@ -53,7 +55,7 @@ def make_stock(source: Path, folder: Path, *, volume_bytes: int, seed: int) -> S
             for _ in range(20):
                 file.seek(chance.randrange(volume_bytes - 4096))
                 file.write(chance.randbytes(4096))
-        made.append(capture(source, folder, VOLUME, now=now).path)
+        made.append(capture(source, folder, VOLUME, now=now, part_bytes=part_bytes).path)
         digests.append(sha256_of(source))
     return Stock(tuple(made), tuple(digests))
 

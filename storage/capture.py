@@ -97,6 +97,7 @@ def capture(
     encrypt: bool = False,
     passwords: Passwords | None = None,
     part_bytes: int | None = None,
+    called: Path | None = None,
     progress: Progress = no_progress,
 ) -> Published:
     """Capture the present state of a volume into a folder.
@@ -113,6 +114,7 @@ def capture(
         encrypt: encrypt the chain, if it begins with this capture; otherwise make sure that it is encrypted.
         passwords: asked when the chain is encrypted, or is to be. Once a volume is encrypted, its later chains are too.
         part_bytes: size of the parts that the image is cut into; None for one file.
+        called: what errors and metadata call the source, where that is not its path.
         progress: told how many bytes of the source were read.
 
     Returns:
@@ -131,7 +133,8 @@ def capture(
     Crash: nothing under a final name; fingerprints that are older than the chain are made anew next time.
     """
     check_volume_name(volume)
-    with folder_lock(folder, f"{volume}.capture", f"a capture of {volume!r}"), VolumeSource(source) as opened:
+    lock = folder_lock(folder, f"{volume}.capture", f"a capture of {volume!r}")
+    with lock, VolumeSource(source, called) as opened:
         work = _prepare(folder, volume, _chain_to_extend(folder, volume, new_base), opened, now)
         key_path = key_file_path(folder, volume, work.chain.base)
         keys = keys_for_capture(

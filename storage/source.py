@@ -24,13 +24,14 @@ class VolumeSource:
 
     Args:
         path: raw file or block device.
+        called: what errors and metadata call it, where that is not its path.
 
     Raises:
         SourceError: it is neither, cannot be opened, or is mounted read-write.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, called: Path | None = None) -> None:
+        self.path = called or path
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

@@ -537,8 +537,8 @@ def test_a_damaged_image_of_the_chain_stops_a_capture_that_needs_it(tiny):
 class Shrinking(VolumeSource):
     """A source that something cuts off while it is read."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, called: Path | None = None) -> None:
+        super().__init__(path, called)
         os.truncate(path, Shrinking.to_bytes)
 
     to_bytes = 0

@@ -1,0 +1,1 @@
+"""Disk images of other programs: read for importing, written for exporting, both by qemu's tools."""

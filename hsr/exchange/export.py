@@ -1,0 +1,260 @@
+"""Exporting a point as a disk image of another program: qemu-img writes it, reading the point over NBD.
+
+No raw copy is made on the way. The image gets its name when it is whole and synced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import struct
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hsr.exchange.formats import DiskFormat
+from hsr.exchange.qemu import Complaint, Tether, begin_tool, find_tool
+from hsr.restore import restore
+from policies.errors import ConfigurationError, RestoreError, RollforwardError
+from storage.pipeline import Progress, no_progress
+from storage.publish import PartialFile
+
+if TYPE_CHECKING:
+    from hsr.serving.point import PointReader
+    from storage.keys import ChainKey
+
+VHD_BYTES_MAX: Final = 2040 << 30
+"""What the format can hold; larger volumes need VHDX."""
+
+_OPTIONS: Final = {
+    DiskFormat.VHD: ("-o", "subformat=dynamic,force_size=on"),
+    DiskFormat.VHDX: ("-o", "subformat=dynamic"),
+    DiskFormat.VMDK: ("-o", "subformat=monolithicSparse"),
+}
+_PERCENT: Final = re.compile(rb"\((\d+\.\d+)/100%\)")
+_SECTOR: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An exported point.
+
+    Attributes:
+        target: the new file.
+        volume_bytes: size of the volume.
+        disk_bytes: size of the disk that a guest sees; rounded up to what the format can say, the rest zero.
+        stored_bytes: size of the file.
+    """
+
+    target: Path
+    volume_bytes: int
+    disk_bytes: int
+    stored_bytes: int
+
+
+def export(
+    images: Sequence[Path],
+    target: Path,
+    disk_format: DiskFormat,
+    *,
+    tethered: Tether,
+    key: ChainKey | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Exported:
+    """Write the point that a path of images leads to as a disk image.
+
+    Args:
+        images: images in the order of application, the first a base.
+        target: the file to be made.
+        disk_format: its format.
+        tethered: makes the program that writes it end with this process.
+        key: the key of an encrypted chain.
+        overwrite: replace the target, if it exists.
+        progress: told how many bytes of the volume are done.
+
+    Returns:
+        What was made.
+
+    Raises:
+        ConfigurationError: the target exists, the volume is too large for the format, or qemu-img is missing.
+        FormatError: an image is damaged.
+        PasswordError: the chain is encrypted, and there is no key.
+        RestoreError: qemu-img failed, or the target's medium refuses.
+        StorageError: an image cannot be read.
+
+    Crash: a partial file that the next writer in the folder sweeps away; an older file stays as it is.
+    """
+    _check_target(target, overwrite)
+    if disk_format is DiskFormat.RAW:
+        done = restore(images, target, key=key, overwrite=overwrite, progress=progress)
+        return Exported(target, done.volume_bytes, done.volume_bytes, target.stat().st_size)
+    from hsr.serving.point import PointReader
+
+    with PointReader(images, key=key) as point:
+        _check_size(point.size_bytes, disk_format, target)
+        with PartialFile(target, replacing=overwrite) as partial:
+            _write(point, partial.path, disk_format, target, tethered, progress)
+            if disk_format is DiskFormat.VMDK:
+                _name_in_descriptor(partial.fd, partial.path.name, target.name)
+            disk_bytes = _disk_bytes(partial.path, disk_format, target)
+            stored_bytes = os.fstat(partial.fd).st_size
+            if overwrite:
+                partial.replace()
+            else:
+                partial.publish()
+        return Exported(target, point.size_bytes, disk_bytes, stored_bytes)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if os.path.lexists(target):
+        if not target.is_file() or target.is_symlink():
+            raise ConfigurationError("is not a regular file", path=str(target))
+        if not overwrite:
+            raise ConfigurationError(
+                "exists already",
+                path=str(target),
+                hint="Name another file, or say --overwrite to replace it.",
+            )
+    if not target.parent.is_dir():
+        raise ConfigurationError("the folder of the target does not exist", path=str(target))
+
+
+def _check_size(volume_bytes: int, disk_format: DiskFormat, target: Path) -> None:
+    if disk_format is DiskFormat.VHD and volume_bytes > VHD_BYTES_MAX:
+        raise ConfigurationError(
+            "the volume is too large for VHD",
+            path=str(target),
+            expected=f"at most {VHD_BYTES_MAX:,} bytes",
+            actual=f"{volume_bytes:,}",
+            hint="Export it as VHDX.",
+        )
+
+
+def _write(
+    point: PointReader,
+    partial: Path,
+    disk_format: DiskFormat,
+    target: Path,
+    tethered: Tether,
+    progress: Progress,
+) -> None:
+    tool = find_tool("qemu-img")
+    with _served(point) as served:
+        source = {
+            "driver": "raw",
+            "file": {"driver": "nbd", "server": {"type": "unix", "path": str(served.socket)}},
+        }
+        options = ("-t", "writeback", "-O", disk_format.driver, *_OPTIONS.get(disk_format, ()))
+        command = (
+            tool,
+            "convert",
+            "-p",
+            *options,
+            f"json:{json.dumps(source)}",
+            f"file:{partial.absolute()}",
+        )
+        running = begin_tool(tethered(*command))
+        complaint = Complaint(running)
+        try:
+            _follow_progress(running, point.size_bytes, progress)
+            code = running.wait()
+        finally:
+            if running.poll() is None:
+                running.kill()
+                running.wait()
+            words = complaint.words()
+            if running.stdout is not None:
+                running.stdout.close()
+        if served.failure is not None:
+            raise served.failure
+        if code != 0:
+            raise RestoreError(f"qemu-img could not write it: {words}", path=str(target))
+
+
+def _follow_progress(running: subprocess.Popen[bytes], volume_bytes: int, progress: Progress) -> None:
+    if running.stdout is None:
+        return
+    while piece := os.read(running.stdout.fileno(), 4096):
+        found = _PERCENT.findall(piece)
+        if found:
+            progress(int(volume_bytes * float(found[-1]) / 100), volume_bytes)
+
+
+class _Served:
+    """A point that is being served.
+
+    Attributes:
+        socket: where.
+        failure: the first error that reading it met; a client learns no more than that there was one.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self.failure: RollforwardError | None = None
+
+    def note(self, error: RollforwardError) -> None:
+        self.failure = self.failure or error
+
+
+@contextmanager
+def _served(point: PointReader) -> Iterator[_Served]:
+    """Serve a point on a socket of our own, from a thread."""
+    from hsr.serving.haggling import Export
+    from hsr.serving.server import NbdServer
+
+    with tempfile.TemporaryDirectory(prefix="rollforward-export-") as folder:
+        served = _Served(Path(folder, "nbd.sock"))
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="rollforward-export")
+        thread.start()
+        try:
+            offered = Export("", "export", point.size_bytes, point.block_bytes)
+
+            async def begin() -> NbdServer:
+                server = NbdServer(point, offered, on_failure=served.note)
+                await server.listen_on_socket(served.socket)
+                return server
+
+            server = asyncio.run_coroutine_threadsafe(begin(), loop).result()
+            try:
+                yield served
+            finally:
+                asyncio.run_coroutine_threadsafe(server.close(), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+
+def _disk_bytes(partial: Path, disk_format: DiskFormat, target: Path) -> int:
+    command = (
+        find_tool("qemu-img"),
+        "info",
+        "--output=json",
+        "-f",
+        disk_format.driver,
+        f"file:{partial.absolute()}",
+    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RestoreError(f"qemu-img cannot read what it wrote: {done.stderr.strip()}", path=str(target))
+    return int(json.loads(done.stdout)["virtual-size"])
+
+
+def _name_in_descriptor(fd: int, partial_name: str, name: str) -> None:
+    """A VMDK names itself in its descriptor: put the final name there.
+
+    Source: "VMDK Virtual Disk Format 1.1", "Hosted Sparse Extent Header".
+    """
+    offset, size = struct.unpack_from("<2Q", os.pread(fd, _SECTOR, 0), 28)
+    descriptor = os.pread(fd, size * _SECTOR, offset * _SECTOR)
+    named = descriptor.replace(os.fsencode(partial_name), os.fsencode(name))
+    os.pwrite(fd, named[: len(descriptor)].ljust(len(descriptor), b"\0"), offset * _SECTOR)

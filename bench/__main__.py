@@ -1,4 +1,4 @@
-"""`python -m bench [consolidate|restore|capture|help …]`."""
+"""`python -m bench [consolidate|restore|verify|capture|help …]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import capturing, consolidation, restoring, starting
+from bench import capturing, consolidation, restoring, starting, verifying
 from bench.ground import Ground
 from bench.report import Row, machine_lines, print_table
 from tests.history import History, full_history, small_history
@@ -21,6 +21,7 @@ from tests.history import History, full_history, small_history
 COMPARISONS: Final[dict[str, Callable[[Ground], list[Row]]]] = {
     "consolidate": consolidation.compare,
     "restore": restoring.compare,
+    "verify": verifying.compare,
     "capture": capturing.compare,
     "help": starting.compare,
 }

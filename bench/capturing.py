@@ -1,4 +1,4 @@
-"""Incremental capture of a changed volume that is read whole, against `borg create` of the same states."""
+"""Captures: of a base, against compressing the same file; of changed states, read whole, against `borg create`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 
 from bench.ground import VOLUME, Ground
 from bench.report import Goal, Row
-from bench.timing import Contender, take_turns, warm
+from bench.timing import Contender, fsync, take_turns, warm
 from hsr.restore import restore
 from storage.capture import capture
 from tests.commands import run
 
-AT_LEAST = 4.0
+AT_LEAST = 5.0
+AT_MOST = 1.1
 
 
 class BorgRepository:
@@ -37,7 +38,43 @@ class BorgRepository:
 
 
 def compare(ground: Ground) -> list[Row]:
-    """Measure captures: every round brings the volume to its next state, which both then take."""
+    """Measure both."""
+    return [*_compare_bases(ground), *_compare_incrementals(ground)]
+
+
+def _compare_bases(ground: Ground) -> list[Row]:
+    """Measure the first capture of the volume; every round begins with an empty folder."""
+    replay = ground.history.replay(ground.folder / "captured-whole.raw")
+    compressed = ground.folder / "captured-whole.zst"
+
+    def capture_ours(number: int) -> None:
+        capture(replay.path, ground.folder / f"bases-{number}", VOLUME, now=datetime.now(UTC))
+
+    def empty(number: int) -> None:
+        ground.new_folder(f"bases-{number - 1}").rmdir()
+        ground.new_folder(f"bases-{number}")
+
+    def compress(_round: int) -> None:
+        run("zstd", "-q", "-1", "-T2", str(replay.path), "-o", str(compressed))
+        fsync(compressed)
+
+    ours, theirs = "capture a base", "zstd -1 -T2 of the same file"
+    timings = take_turns(
+        [
+            Contender(ours, capture_ours, empty),
+            Contender(theirs, compress, lambda _: compressed.unlink(missing_ok=True)),
+        ],
+        ground.rounds,
+        ground.report,
+    )
+    for path in (compressed, replay.path):
+        path.unlink()
+    ground.new_folder(f"bases-{ground.rounds}").rmdir()
+    return [Row("capture of a base", timings[ours], timings[theirs], Goal.SHARE_OF_TIME, AT_MOST)]
+
+
+def _compare_incrementals(ground: Ground) -> list[Row]:
+    """Measure later captures: every round brings the volume to its next state, which both then take."""
     replay = ground.history.replay(ground.folder / "captured.raw")
     folder = ground.new_folder("captured")
     borg = BorgRepository(ground)

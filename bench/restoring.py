@@ -9,7 +9,7 @@ from bench.timing import Contender, fsync, take_turns
 from hsr.restore import restore
 from tests.commands import run
 
-AT_MOST = 0.8
+AT_MOST = 0.6
 
 
 def compare(ground: Ground) -> list[Row]:

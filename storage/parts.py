@@ -99,10 +99,14 @@ def part_numbers_beside(path: Path) -> tuple[int, ...]:
     if name is None:
         return ()
     try:
-        names = [entry.name for entry in path.parent.iterdir()]
+        names = os.listdir(path.parent)  # noqa: PTH208 - names alone: paths of very many files cost time
     except OSError as error:
         raise StorageError(f"cannot be read: {error.strerror}", path=str(path.parent)) from error
-    return group_parts(names).get(name.of_part(0), ())
+    first = name.of_part(0)
+    stem = first.filename().rpartition(".")[
+        0
+    ]  # which all its parts share: a folder may hold very many others
+    return group_parts(each for each in names if each.startswith(stem)).get(first, ())
 
 
 def group_parts(file_names: Iterable[str]) -> Mapping[ImageName, tuple[int, ...]]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from storage.keys import ChainKey
 
 _RUN_BYTES: Final = 4 * layout.SEGMENT_BYTES
+"""What a thread checks in one go: segment by segment, so that what it hashes lies in the processor's cache."""
+
 _BATCH_BYTES: Final = 4 << 20
 _AHEAD: Final = 2 * THREADS
 
@@ -144,26 +146,24 @@ def _check_index(image: ImageReader) -> None:
 
 def _check_segments(image: ImageReader, progress: Progress) -> None:
     image.check_segment_table()
-    buffers = BufferPool(_AHEAD, _RUN_BYTES)
+    buffers = BufferPool(THREADS, layout.SEGMENT_BYTES)
 
     def check(offset: int) -> int:
         buffer = buffers.take()
         try:
-            size = min(_RUN_BYTES, image.frames_bytes - offset)
-            view = buffer.data[:size]
+            end = min(offset + _RUN_BYTES, image.frames_bytes)
             first = offset // layout.SEGMENT_BYTES
-            wanted = image.segment_digests(first, first + -(-size // layout.SEGMENT_BYTES))
-            image.file.read_into(image.frames_offset + offset, [view])
-            for start, digest in zip(range(0, size, layout.SEGMENT_BYTES), wanted, strict=True):
-                if digest_of(view[start : start + layout.SEGMENT_BYTES]) != digest:
+            wanted = image.segment_digests(first, -(-end // layout.SEGMENT_BYTES))
+            for start, digest in zip(range(offset, end, layout.SEGMENT_BYTES), wanted, strict=True):
+                view = buffer.data[: min(layout.SEGMENT_BYTES, end - start)]
+                image.file.read_into(image.frames_offset + start, [view])
+                if digest_of(view) != digest:
                     raise DigestMismatchError(
-                        "stored data is damaged",
-                        path=str(image.path),
-                        offset=image.frames_offset + offset + start,
+                        "stored data is damaged", path=str(image.path), offset=image.frames_offset + start
                     )
         finally:
             buffers.give(buffer)
-        return offset + size
+        return end
 
     with closing(ordered_map(check, range(0, image.frames_bytes, _RUN_BYTES), ahead=_AHEAD)) as ends:
         for end in ends:

@@ -20,6 +20,13 @@ def test_small_run() -> None:
     head, *rows = map(json.loads, done.stdout.splitlines())
     assert "cores" in head["machine"][0]
     subjects = [row["subject"] for row in rows]
-    assert subjects == [*["consolidate"] * 5, "restore to raw", "incremental capture", "rollforward --help"]
+    captures = ["capture of a base", "incremental capture"]
+    assert subjects == [
+        *["consolidate"] * 5,
+        "restore to raw",
+        *["verify"] * 2,
+        *captures,
+        "rollforward --help",
+    ]
     assert all(row["ours_s"] > 0 for row in rows)
     assert all(row["peer_s"] > 0 for row in rows if row["peer"])

@@ -16,6 +16,8 @@ ROW = re.compile(r"^\| (\d+) \| (\d+) \| (\S+) \| (\w+) \| .+ \|$")
 SECTIONS = {
     "## Header": layout.HEADER,
     "### Point table": layout.POINT,
+    "#### Head of the key area": layout.KEY_AREA,
+    "#### Key slot": layout.KEY_SLOT,
     "## Index": layout.RECORD,
     "## Page table": layout.PAGE,
     "## Trailer": layout.TRAILER,
@@ -53,6 +55,21 @@ def test_constants_named_in_words() -> None:
     words = " ".join(PAGE.read_text().split())
     assert f"2 to {layout.MAX_POINTS:,}" in words
     assert f"context `{layout.ROOT_CONTEXT}`" in words
+    for context in (
+        layout.FRAME_KEY_CONTEXT,
+        layout.METADATA_KEY_CONTEXT,
+        layout.SEAL_KEY_CONTEXT,
+        layout.FINGERPRINT_KEY_CONTEXT,
+    ):
+        assert f"| `{context}` |" in words
+    assert f"1 to {layout.MAX_KEY_SLOTS} slots of {layout.KEY_SLOT.itemsize} bytes" in words
+    assert f"at most {layout.MAX_KDF_MEMORY_KIB:,} |" in words
+    assert f"memory_kib × passes is at most {layout.MAX_KDF_WORK_KIB:,} |" in words
+    assert f"its lanes, 1 to {layout.MAX_KDF_LANES} |" in words
+    assert f"a tag of {layout.FRAME_TAG_BYTES} bytes" in words
+    assert layout.FRAME_TRACE == 1 << 3
+    assert layout.HEADER_ENCRYPTED == 1 << 1
+    assert layout.KEY_AREA_MAGIC == b"RFKEYS1\x1a"
     assert layout.RECORDS_PER_PAGE == 1024
     assert "1,024 records make a page of 64 KiB" in words
     assert layout.PAGE_BYTES == 64 << 10

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from policies.names import ImageName, parse_image_name
 from storage.catalog.images import FileStamp
+from storage.sweep import unpublished_parts
 
 _Parts = Mapping[int, tuple[int, int]]
 """Size in bytes and modification time in nanoseconds of each file of an image, by the number of the part."""
@@ -50,20 +51,19 @@ def stamp_image(path: Path) -> FileStamp | None:
 def _look(folder: Path, wanted: ImageName | None = None) -> dict[ImageName, dict[int, tuple[int, int]]]:
     """See what files there are of each image, or of the one that is wanted."""
     found: dict[ImageName, dict[int, tuple[int, int]]] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = parse_image_name(entry.name)
-            if name is None or wanted not in (None, name.of_part(0)):
-                continue
-            try:
-                if entry.is_file(follow_symlinks=False) or entry.is_symlink():
-                    status = entry.stat(
-                        follow_symlinks=False
-                    )  # a link is no image: it is told so, not followed
-                    parts = found.setdefault(name.of_part(0), {})
-                    parts[name.part] = (status.st_size, status.st_mtime_ns)
-            except FileNotFoundError:
-                continue  # gone between listing and looking
+    with os.scandir(folder) as scan:
+        entries = list(scan)
+    early = unpublished_parts(folder, [entry.name for entry in entries])
+    for entry in entries:
+        name = parse_image_name(entry.name)
+        if name is None or wanted not in (None, name.of_part(0)) or entry.name in early:
+            continue
+        try:
+            if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                status = entry.stat(follow_symlinks=False)  # a link is no image: it is told so, not followed
+                found.setdefault(name.of_part(0), {})[name.part] = (status.st_size, status.st_mtime_ns)
+        except FileNotFoundError:
+            continue  # gone between listing and looking
     return found
 
 

@@ -9,7 +9,7 @@ import click
 
 from ops.part_size import part_size_option, parts_words
 from ops.passwords import PasswordSource, password_option
-from ops.show import image_fields, plain, print_json, progress_bar, size_words
+from ops.show import plain, print_json, progress_bar, published_fields, size_words
 
 
 @click.command(
@@ -72,18 +72,7 @@ def capture(
         )
     kind = "base" if made.header.start is None else "incremental"
     if as_json:
-        print_json(
-            image_fields(
-                made.path,
-                made.header,
-                kind=kind,
-                stored_bytes=made.stored_bytes,
-                changed_bytes=made.changed_bytes,
-                status="written",
-                root=made.root,
-                parts=made.parts,
-            )
-        )
+        print_json(published_fields(made, kind))
         return
     number = made.header.end.number
     click.echo(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ops.part_size import part_size_option, parts_words
-from ops.show import image_fields, plain, print_json, progress_bar, size_words
+from ops.show import plain, print_json, progress_bar, published_fields, size_words
 from policies.names import Tier
 from storage.chain import load_chain
 
@@ -67,16 +67,7 @@ def consolidate(
         sources = [folder / span.name for span in plan.sources]
         made = merge(sources, target, part_bytes=part_bytes, progress=progress)
     if as_json:
-        fields = image_fields(
-            made.path,
-            made.header,
-            kind=tier or "full",
-            stored_bytes=made.stored_bytes,
-            changed_bytes=made.changed_bytes,
-            status="written",
-            root=made.root,
-            parts=made.parts,
-        )
+        fields = published_fields(made, tier or "full")
         print_json(fields | {"sources": [span.name for span in plan.sources]})
         return
     before = sum(span.stored_bytes for span in plan.sources)

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from policies.names import ImageName, parse_image_name
 from policies.reach import Fork, Gap
 from storage.header import ImageHeader
 from storage.pipeline import Progress, no_progress
+
+if TYPE_CHECKING:
+    from storage.writer import Published
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -103,6 +107,20 @@ def image_fields(
         "root": root.hex() if root else None,
         "parts": parts,
     }
+
+
+def published_fields(made: Published, kind: str) -> dict[str, object]:
+    """Gather what `--json` says of an image that was just written; see `image_fields`."""
+    return image_fields(
+        made.path,
+        made.header,
+        kind=kind,
+        stored_bytes=made.stored_bytes,
+        changed_bytes=made.changed_bytes,
+        status="written",
+        root=made.root,
+        parts=made.parts,
+    )
 
 
 def volume_of(name: ImageName | None, header: ImageHeader | None) -> str | None:

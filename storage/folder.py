@@ -16,6 +16,7 @@ from storage.header import ImageHeader, read_header
 from storage.part_check import problem_words, set_fault, told_at_opening
 from storage.parts import following_parts, group_parts, part_numbers_beside, stored_bytes_of
 from storage.stored_file import StoredFile
+from storage.sweep import unpublished_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def stray_images(folder: Path) -> tuple[Path, ...]:
 
 
 def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ...]:
-    """List the images of a folder, by volume, base and number.
+    """List the images of a folder, by volume, base and number; sets whose first part is missing are among them.
 
     Args:
         folder: the managed folder; its sub-folders are left alone.
@@ -139,9 +140,10 @@ def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ..
         names = [entry.name for entry in folder.iterdir()]
     except OSError as error:
         raise StorageError(f"cannot be read: {error.strerror}", path=str(folder)) from error
+    early = unpublished_parts(folder, names)
     found = [
         look_at(folder / name.filename(), name, numbers)
-        for name, numbers in group_parts(names).items()
+        for name, numbers in group_parts(name for name in names if name not in early).items()
         if volume in (None, name.volume)
     ]
     return tuple(image for chain in chains(found).values() for image in _check_neighbours(chain))

@@ -46,6 +46,36 @@ def sweep_partials(folder: Path) -> None:
             _sweep_set(folder / first, further.get(first, ()), listed)
 
 
+def unpublished_parts(folder: Path, listed: Sequence[str]) -> set[str]:
+    """Tell which further parts bear their final names while their set is being published, or was not in the end.
+
+    Args:
+        folder: the folder.
+        listed: names of what lies in it.
+
+    Returns:
+        Names of parts that share their bytes with a partial file: nobody's until the first part is there.
+    """
+    inodes = set()
+    for name in listed:
+        if _FURTHER.fullmatch(name) is not None:
+            with contextlib.suppress(FileNotFoundError):
+                inodes.add(_inode(folder / name))
+    found = set()
+    for name in listed if inodes else ():
+        parsed = parse_image_name(name)
+        if parsed is not None and parsed.part:
+            with contextlib.suppress(FileNotFoundError):
+                if _inode(folder / name) in inodes:
+                    found.add(name)
+    return found
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
 def _sweep_set(first: Path, further: Sequence[Path], listed: Sequence[str]) -> None:
     """Remove what a writer left, the first part's file last: while it is there, the rest is known for what it is."""
     try:
@@ -67,13 +97,8 @@ def _sweep_set(first: Path, further: Sequence[Path], listed: Sequence[str]) -> N
 
 def _remove_early_parts(further: Sequence[Path], listed: Sequence[str]) -> None:
     """Take away the final names of parts whose set was never published."""
-    inodes = {(status.st_dev, status.st_ino) for status in map(os.lstat, further) if status.st_nlink > 1}
-    if not inodes:
-        return
-    folder = further[0].parent
-    for name in listed:
-        parsed = parse_image_name(name)
-        if parsed is not None and parsed.part:
-            status = os.lstat(folder / name)
-            if (status.st_dev, status.st_ino) in inodes:
-                (folder / name).unlink()
+    if further:
+        folder = further[0].parent
+        images = [name for name in listed if not name.endswith(PARTIAL_SUFFIX)]
+        for name in unpublished_parts(folder, [*images, *(path.name for path in further)]):
+            (folder / name).unlink()

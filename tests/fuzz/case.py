@@ -15,16 +15,23 @@ from policies.errors import ChainError, FormatError, PasswordError, RestoreError
 from storage.chain import load_chain
 from storage.consolidate import consolidate
 from storage.folder import find_image, scan_folder
+from storage.key_area import decode_key_area
+from storage.key_files import unlock
+from storage.keys import ChainKey
 from storage.image import ImageReader
 from storage.overlay import Overlay
 from storage.replay import BlockReader
 from storage.verify import verify_image
 from tests.command import in_this_process
 from tests.fuzz.decisions import Decisions
+from tests.fuzz.make_corpus import PASSWORD
 from tests.fuzz.spoiling import spoilt
+from tests.golden.make_golden import states
 
-CORPUS = Path(__file__).parents[1] / "golden"
-VOLUME = "D_GOLD"
+TESTS = Path(__file__).parents[1]
+CORPUS = {"D_GOLD": TESTS / "golden", "D_LOCK": TESTS / "fuzz" / "corpus"}
+"""Chains of the same states, by volume: a plain one and an encrypted one."""
+
 CASE_S = 20
 """A case that takes longer hangs: most take some hundredths of a second."""
 
@@ -47,7 +54,9 @@ class CaseRunner:
 
     def __init__(self, home: Path) -> None:
         self.folder, self.raw, self.merged = home / "images", home / "x.raw", home / "merged.spi"
-        self.seeds = {path.name: path.read_bytes() for path in sorted(CORPUS.glob("*.sp?"))}
+        self.chains = {volume: sorted(folder.glob("*.sp?")) for volume, folder in CORPUS.items()}
+        self.keys = {volume: _key(paths) for volume, paths in self.chains.items()}
+        self.states = states()
         self.folder.mkdir()
         self.verdicts = {"good": 0, "bad": 0}
 
@@ -72,9 +81,11 @@ class CaseRunner:
         shutil.rmtree(self.folder / ".rollforward", ignore_errors=True)
         for path in self.folder.iterdir():
             path.unlink()
+        self.volume = decide.choose(list(self.chains))
+        self.seeds = {path.name: path.read_bytes() for path in self.chains[self.volume]}
         for name, image in self.seeds.items():
             (self.folder / name).write_bytes(image)
-        victim = self.folder / decide.choose(list(self.seeds))
+        victim = self.folder / decide.choose([name for name in self.seeds if not name.endswith(".spk")])
         content = spoilt(self.seeds[victim.name], decide)
         part_bytes = len(content) if decide.below(6) else 1 + decide.below(max(len(content), 1))
         pieces = [content[at : at + part_bytes] for at in range(0, len(content), max(part_bytes, 1))][:20]
@@ -88,7 +99,7 @@ class CaseRunner:
         found = verify_image(victim, from_medium=False)
         self.verdicts[found.status] += 1
         if found.changed_bytes <= PLAIN_BYTES_MAX:
-            verify_image(victim, deep=True, from_medium=False)
+            verify_image(victim, deep=True, key=self.keys[self.volume], from_medium=False)
         bad = found.status == "bad" and "plain size" not in (found.reason or "")
         for path in filter(lambda path: victim in path, map(self._paths, WAYS)):
             self._restore(path, bad)
@@ -100,7 +111,7 @@ class CaseRunner:
             self._command("verify", self.folder, "--json")
 
     def _paths(self, ends: tuple[str, ...]) -> list[Path]:
-        names = [f"{VOLUME}-b001{end}" for end in ends]
+        names = [f"{self.volume}-b001{end}" for end in ends]
         return [self.folder / f"{name}{'.spf' if f'{name}.spf' in self.seeds else '.spi'}" for name in names]
 
     def _look(self, victim: Path) -> None:
@@ -111,13 +122,20 @@ class CaseRunner:
         with contextlib.suppress(FormatError), ImageReader(victim) as image:
             for _ in image.iter_records():
                 pass
+            decode_key_area(image.header.key_area, str(victim))
 
     def _restore(self, path: list[Path], bad: bool) -> None:
         self.raw.unlink(missing_ok=True)
         plain_bytes = sum(_plain_bytes(image) for image in path)
-        if plain_bytes <= PLAIN_BYTES_MAX and expected(lambda: restore(path, self.raw)):
+        key = self.keys[self.volume]
+        if plain_bytes <= PLAIN_BYTES_MAX and expected(lambda: restore(path, self.raw, key=key)):
             assert not bad, "restored from an image that verification refuses"
-        expected(lambda: _some_blocks(path))
+            if key is not None:
+                assert self.raw.read_bytes() in self.states, "restored what nobody with the key ever captured"
+        if key is None:
+            expected(lambda: _some_blocks(path))
+        else:
+            assert not expected(lambda: restore(path, self.raw, overwrite=True)), "restored without the key"
 
     def _merge(self, path: list[Path], bad: bool) -> None:
         self.merged.unlink(missing_ok=True)
@@ -129,6 +147,15 @@ class CaseRunner:
         ran = in_this_process(*words)
         assert ran.code in (0, 1, 3, 4, 7, 10), str(ran)
         assert "Traceback" not in ran.errors, str(ran)
+
+
+def _key(paths: list[Path]) -> ChainKey | None:
+    """Open the chain, if it is encrypted."""
+    key_file = next((path for path in paths if path.suffix == ".spk"), None)
+    if key_file is None:
+        return None
+    with ImageReader(next(path for path in paths if path.suffix == ".spf")) as image:
+        return unlock(key_file, [image.header], PASSWORD.password).key
 
 
 def _plain_bytes(path: Path) -> int:

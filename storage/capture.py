@@ -146,7 +146,8 @@ def capture(
         )
         if keys is not None:
             work = replace(work, header=keys.header, key=keys.unlocked.key)
-        with ImageWriter(work.target, work.header, part_bytes=part_bytes) as writer:
+        past_cache = work.chain.parent is None  # a base is long, an incremental short
+        with ImageWriter(work.target, work.header, past_cache=past_cache, part_bytes=part_bytes) as writer:
             prints, seal = _write_changes(work, opened, writer, progress)
             opened.check_size()
             published = writer.finish(seal)

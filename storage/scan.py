@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from storage import kernels, layout
 from storage.codec import encode_frame
-from storage.digests import EMPTY_FRAME_DIGEST, Buffer, frame_digest
+from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
 from storage.fingerprints import Fingerprints
 from storage.header import ImageHeader
 from storage.image import Records
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES: Final = 4 << 20
 _AHEAD: Final = 2 * THREADS
+_TAG_BYTES: Final = 16
+"""What encryption adds to a frame."""
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
@@ -53,18 +55,24 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Coded frames of some blocks: records without offsets, and the stored bytes."""
+    """Coded frames of some blocks.
+
+    Attributes:
+        records: their records, without offsets.
+        stored: their stored bytes, one after the other; valid until the next frames are taken.
+    """
 
     records: Records
-    stored: bytes
+    stored: memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class _Coding:
-    """How frames are coded: the size of granules, and what encrypts, if anything does."""
+    """How frames are coded: the size of granules, what encrypts, if anything does, and where the bytes go."""
 
     granule_bytes: int
     cipher: FrameCipher | None
+    buffers: BufferPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +123,20 @@ class VolumeScan:
         """Yield everything but zeros, as frames of origin 0."""
         coding = self._coding(header)
 
-        def encode(first: int) -> tuple[Frames, _Batch]:
+        def encode(first: int) -> tuple[_Coded, _Batch]:
             batch = self._read(first, None)
             rows = batch.changed
             lo, hi = _nonzero(batch.plain, header.granule_bytes)
             masks = _FrameMasks(lo[rows], hi[rows], lo[rows], hi[rows])
-            return _encode(batch.first_block + rows, batch.plain, rows, masks, coding), batch
+            coded = _encode(batch.first_block + rows, batch.plain, rows, masks, coding)
+            self._buffers.give(batch.buffer)  # the next batch finds it in the processor's cache
+            return coded, batch
 
         with closing(ordered_map(encode, self._stored_batches(), ahead=_AHEAD)) as results:
-            for frames, batch in results:
-                self._take(batch)
-                yield frames
+            for coded, batch in results:
+                self._note(batch)
+                yield coded.frames
+                coding.buffers.give(coded.buffer)
 
     def difference(self, header: ImageHeader, overlay: Overlay, before: Fingerprints) -> Iterator[Frames]:
         """Yield the granules that differ from the overlay's end, as frames of origin 0."""
@@ -144,7 +155,8 @@ class VolumeScan:
 
     def _coding(self, header: ImageHeader) -> _Coding:
         cipher = self._key.frame_cipher(header.capture_ids[0]) if self._key else None
-        return _Coding(header.granule_bytes, cipher)
+        buffers = BufferPool(_AHEAD + 1, self._blocks_at_once * (self._block_bytes + _TAG_BYTES))
+        return _Coding(header.granule_bytes, cipher, buffers)
 
     def _changed(self, before: Fingerprints) -> Iterator[tuple[I64, U8]]:
         """Yield (blocks, plain) of blocks whose fingerprints changed, some 4 MiB at a time."""
@@ -159,7 +171,8 @@ class VolumeScan:
                     blocks.append(batch.first_block + batch.changed)
                     plains.append(batch.plain[batch.changed])
                     held += len(batch.changed)
-                self._take(batch)
+                self._note(batch)
+                self._buffers.give(batch.buffer)
                 if held >= self._blocks_at_once:
                     yield np.concatenate(blocks), np.concatenate(plains)
                     blocks, plains, held = [], [], 0
@@ -203,9 +216,8 @@ class VolumeScan:
             plain[:] = 0
         return _Batch(first, plain, prints, changed, buffer)
 
-    def _take(self, batch: _Batch) -> None:
+    def _note(self, batch: _Batch) -> None:
         self.prints[batch.first_block : batch.first_block + len(batch.prints)] = batch.prints
-        self._buffers.give(batch.buffer)
         done = (batch.first_block + len(batch.prints)) * self._block_bytes
         self._progress(min(done, self._source.size_bytes), self._source.size_bytes)
 
@@ -229,38 +241,53 @@ def _limit(lo: U64, hi: U64, blocks: I64, header: ImageHeader) -> None:
         hi[row] &= kernels.low_bits(granules - 64)
 
 
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """Frames, and the buffer that holds their bytes, to be given back."""
+
+    frames: Frames
+    buffer: U8
+
+
 def _encode_in_threads(
     blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, coding: _Coding
 ) -> Iterator[Frames]:
-    def encode(part: slice) -> Frames:
+    def encode(part: slice) -> _Coded:
         return _encode(blocks[part], plain, rows[part], masks.part(part), coding)
 
-    step = -(-len(blocks) // THREADS)
+    fitting = coding.buffers.size_bytes // (plain.shape[1] + _TAG_BYTES)
+    step = min(-(-len(blocks) // THREADS), fitting)
     with closing(
         ordered_map(encode, (slice(at, at + step) for at in range(0, len(blocks), step)))
     ) as results:
-        yield from results
+        for coded in results:
+            yield coded.frames
+            coding.buffers.give(coded.buffer)
 
 
-def _encode(blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, coding: _Coding) -> Frames:
+def _encode(blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, coding: _Coding) -> _Coded:
     """Code some rows of `plain` as frames of the given blocks."""
     records = np.zeros(len(blocks), layout.RECORD)
     records["block"], records["mask_lo"], records["mask_hi"] = blocks, masks.lo, masks.hi
     packed = np.empty(plain.shape[1], np.uint8)
-    pieces: list[Buffer] = []
+    buffer = coding.buffers.take()
     digests: list[bytes] = []
-    for at, has_data in enumerate(masks.holds_data.tolist()):
+    lengths: list[int] = []
+    at = 0
+    for row, has_data in enumerate(masks.holds_data.tolist()):
         if not has_data:
             digests.append(EMPTY_FRAME_DIGEST)
-            pieces.append(b"")
+            lengths.append(0)
             continue
-        lo, hi = masks.lo[at], masks.hi[at]
-        size = kernels.gather_granules(plain[rows[at]], lo, hi, coding.granule_bytes, packed)
-        records["flags"][at], stored = encode_frame(packed.data[:size])
+        lo, hi = masks.lo[row], masks.hi[row]
+        size = kernels.gather_granules(plain[rows[row]], lo, hi, coding.granule_bytes, packed)
+        records["flags"][row], stored = encode_frame(packed.data[:size])
         if coding.cipher is not None:
-            stored = coding.cipher.encrypt(records[at], stored)
+            stored = coding.cipher.encrypt(records[row], stored)
         digests.append(frame_digest(stored))
-        pieces.append(stored)
-    records["length"] = [len(piece) for piece in pieces]
+        lengths.append(len(stored))
+        buffer.data[at : at + len(stored)] = stored
+        at += len(stored)
+    records["length"] = lengths
     records["digest"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
-    return Frames(records, b"".join(pieces))
+    return _Coded(Frames(records, buffer.data[:at]), buffer)

@@ -15,10 +15,10 @@ from policies.errors import ChainError, FormatError, PasswordError, RestoreError
 from storage.chain import load_chain
 from storage.consolidate import consolidate
 from storage.folder import find_image, scan_folder
+from storage.image import ImageReader
 from storage.key_area import decode_key_area
 from storage.key_files import unlock
 from storage.keys import ChainKey
-from storage.image import ImageReader
 from storage.overlay import Overlay
 from storage.replay import BlockReader
 from storage.verify import verify_image

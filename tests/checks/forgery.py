@@ -259,7 +259,7 @@ class Attacker:
 
     def point_altered(self, victim: Victim, frames: list[Frame]) -> bytes:
         def change(forged: Forged) -> None:
-            point = self._chance.choice(forged.points[1:])
+            point = self._chance.choice([one for one in forged.points if any(one["id"])])
             name = self._chance.choice(["time_us", "number", "id", "capture_id", "volume_bytes"])
             if isinstance(point[name], bytes):
                 point[name] = self._chance.randbytes(16)

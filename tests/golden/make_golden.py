@@ -12,6 +12,8 @@ The volume is 3 blocks and 700 bytes large at first, shrinks into its second blo
     point 1   cut to 1 block and 100 bytes, amid those 300; a word in block 0 changed
     point 2   grown to 2 blocks; what was left of block 1 cleared, 2 granules of noise written in block 0
 
+The volume D_LOCK is the same, encrypted with the password "golden".
+
 So there are frames of every coding, frames that newer ones hide in part or whole, and one that a cut hides.
 """
 
@@ -29,6 +31,8 @@ from storage.capture import capture
 from storage.consolidate import consolidate
 
 VOLUME = "D_GOLD"
+LOCKED = "D_LOCK"
+PASSWORD = b"golden"
 START = datetime(2026, 3, 2, 0, 30, 15, 123_456, tzinfo=UTC)
 BLOCK = 65_536
 TEXT = b"The quick brown fox jumps over the lazy dog. "
@@ -50,22 +54,36 @@ def states() -> list[bytes]:
     return [first, second, third.ljust(2 * BLOCK, b"\0")]
 
 
-def make(folder: Path) -> None:
-    """Write the images into a folder."""
+class GoldenPassword:
+    """The one password."""
+
+    def known(self, volume: str) -> bytes:
+        """Return it."""
+        del volume
+        return PASSWORD
+
+    new = known
+
+
+def make(folder: Path, volume: str = VOLUME) -> None:
+    """Write the images of a volume into a folder."""
     os.chdir(folder)
+    locked = volume == LOCKED
     for number, content in enumerate(states()):
         Path("volume.raw").write_bytes(content)
-        drawn = (hashlib.sha256(f"{number} {at}".encode()).digest() for at in range(9))
+        drawn = (hashlib.sha256(f"{number} {at}".encode()).digest() for at in range(99))
         with (
-            patch("storage.capture.secrets.token_bytes", lambda size, drawn=drawn: next(drawn)[:size]),
+            patch("secrets.token_bytes", lambda size, drawn=drawn: next(drawn)[:size]),
             patch("storage.capture.platform.node", lambda: "golden"),
         ):
-            capture(Path("volume.raw"), Path(), VOLUME, now=START + timedelta(hours=number))
+            now = START + timedelta(hours=number)
+            capture(Path("volume.raw"), Path(), volume, now=now, encrypt=locked, passwords=GoldenPassword())
     Path("volume.raw").unlink()
-    sources = [Path(f"{VOLUME}-b001-i{number:03d}.spi") for number in (1, 2)]
-    consolidate(sources, Path(f"{VOLUME}-b001-i002-cd.spi"))
-    consolidate([Path(f"{VOLUME}-b001.spf"), *sources], Path(f"{VOLUME}-b001-i002.spf"))
+    sources = [Path(f"{volume}-b001-i{number:03d}.spi") for number in (1, 2)]
+    consolidate(sources, Path(f"{volume}-b001-i002-cd.spi"))
+    consolidate([Path(f"{volume}-b001.spf"), *sources], Path(f"{volume}-b001-i002.spf"))
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    make(Path(sys.argv[1]).absolute())
+    make(Path(sys.argv[1]).absolute(), LOCKED)

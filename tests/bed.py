@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from storage.parts import image_files, part_path
 from tests.command import Command, Ran, in_this_process, with_password
 from tests.commands import sha256_of
 from tests.history import GIB, History
@@ -31,6 +32,7 @@ class Bed:
         per_day: how many states make a day.
         per_week: how many states make a week; a multiple of `per_day`.
         command: how `rollforward` is run.
+        part_bytes: size of the parts that images are written in; None for one file each.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class Bed:
     per_day: int
     per_week: int
     command: Command = in_this_process
+    part_bytes: int | None = None
     _numbers: itertools.count[int] = dataclasses.field(default_factory=itertools.count)
 
     @property
@@ -50,6 +53,11 @@ class Bed:
         """The numbers of all states."""
         return range(self.last + 1)
 
+    @property
+    def spanning(self) -> tuple[str, ...]:
+        """What commands that write images are told of parts."""
+        return () if self.part_bytes is None else ("--part-size", str(self.part_bytes))
+
     @functools.cached_property
     def chain(self) -> Path:
         """A folder with the base and an incremental for every state, as captured; never to be changed."""
@@ -57,7 +65,7 @@ class Bed:
         replay = self.history.replay(self.folder / "captured.raw")
         for number in self.numbers:
             replay.roll_to(number)
-            self.must("capture", replay.path, "--into", folder, "--volume", VOLUME)
+            self.must("capture", replay.path, "--into", folder, "--volume", VOLUME, *self.spanning)
         replay.path.unlink()
         return folder
 
@@ -79,7 +87,8 @@ class Bed:
         Images never change, so a link is as good as a copy: removing it leaves the other.
         """
         folder = self.new_folder()
-        for path in sorted(source.iterdir()) if names is None else [source / name for name in names]:
+        chosen = None if names is None else [file for name in names for file in image_files(source / name)]
+        for path in sorted(source.iterdir()) if chosen is None else chosen:
             if path.is_file():
                 os.link(path, folder / path.name)
         if (source / ".rollforward").exists():
@@ -89,12 +98,13 @@ class Bed:
     def consolidate(self, folder: Path, after: int, upto: int, tier: str) -> Path:
         """Roll up; return the new image."""
         steps = ("--after", str(after), "--upto", str(upto), "--tier", tier)
-        (made,) = self.must("consolidate", folder, "--volume", VOLUME, *steps).objects
+        (made,) = self.must("consolidate", folder, "--volume", VOLUME, *steps, *self.spanning).objects
         return Path(made["path"])
 
     def make_full(self, folder: Path, upto: int) -> Path:
         """Make a synthetic full; return it."""
-        (made,) = self.must("consolidate", folder, "--volume", VOLUME, "--upto", str(upto), "--full").objects
+        steps = ("--upto", str(upto), "--full")
+        (made,) = self.must("consolidate", folder, "--volume", VOLUME, *steps, *self.spanning).objects
         return Path(made["path"])
 
     def roll_up(self, folder: Path, tier: str) -> list[Path]:
@@ -181,6 +191,34 @@ def image_names(folder: Path) -> list[str]:
     """The names of a folder's images, sorted by the number of the point that they lead to."""
     names = (path.name for path in folder.iterdir() if path.suffix in {".spf", ".spi"})
     return sorted(names, key=lambda name: (number_in(name), name))
+
+
+def remove_image(path: Path) -> None:
+    """Delete an image, all its parts."""
+    for file in image_files(path):
+        file.unlink()
+
+
+def rename_image(path: Path, name: str) -> Path:
+    """Rename an image, all its parts; return its new path."""
+    target = path.with_name(name)
+    for number, file in enumerate(image_files(path)):
+        file.rename(part_path(target, number))
+    return target
+
+
+def content_of(path: Path) -> bytes:
+    """Read an image, one part after the other."""
+    return b"".join(file.read_bytes() for file in image_files(path))
+
+
+def write_image(path: Path, content: bytes | bytearray, part_bytes: int | None) -> None:
+    """Put bytes in the place of an image, in parts of a size."""
+    for file in image_files(path):
+        file.unlink(missing_ok=True)
+    step = part_bytes or max(len(content), 1)
+    for number, start in enumerate(range(0, max(len(content), 1), step)):
+        part_path(path, number).write_bytes(content[start : start + step])
 
 
 def number_in(name: str) -> int:

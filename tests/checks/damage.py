@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from storage import layout
-from tests.bed import VOLUME, Bed, image_names, number_in, partial_files
+from storage.parts import part_path
+from tests.bed import (
+    VOLUME,
+    Bed,
+    content_of,
+    image_names,
+    number_in,
+    partial_files,
+    remove_image,
+    write_image,
+)
 from tests.checks.anatomy import Anatomy, Seal
 
 NOTES = b"Dear colleague,\n\nthe backups are in this folder.\n" * 40
@@ -22,11 +32,13 @@ class Damage:
 
     Attributes:
         name: what was done, in words.
-        content: what the file holds afterwards.
+        content: what the image holds afterwards.
+        at: the one byte that is spoilt; None if it is more, or none.
     """
 
     name: str
     content: bytes | bytearray
+    at: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +60,7 @@ def flipped_bits(bed: Bed) -> str:
         content = bytearray(patient.content)
         at = chooser.randrange(part.start, part.stop)
         content[at] ^= 1 << chooser.randrange(8)
-        _must_be_refused(bed, patient, Damage(f"a bit of the {part.name} (byte {at})", content))
+        _must_be_refused(bed, patient, Damage(f"a bit of the {part.name} (byte {at})", content, at))
     return f"{len(parts)} classes of bytes, all refused"
 
 
@@ -61,7 +73,7 @@ def flipped_bits_of_a_base(bed: Bed) -> str:
     for at in places:
         content = bytearray(patient.content)
         content[at] ^= 4
-        _must_be_refused(bed, patient, Damage(f"a bit of the base (byte {at})", content))
+        _must_be_refused(bed, patient, Damage(f"a bit of the base (byte {at})", content, at))
     return f"{len(places)} places, all refused"
 
 
@@ -120,22 +132,21 @@ def strangers(bed: Bed) -> str:
     new_chain = bed.new_folder("other")
     replay = bed.history.replay(bed.folder / "other.raw")
     for _ in range(2):
-        bed.must("capture", replay.path, "--into", new_chain, "--volume", VOLUME)
+        bed.must("capture", replay.path, "--into", new_chain, "--volume", VOLUME, *bed.spanning)
         replay.advance()
     replay.path.unlink()
-    foreign = (new_chain / f"{VOLUME}-b001-i001.spi").read_bytes()
+    foreign = content_of(new_chain / f"{VOLUME}-b001-i001.spi")
     for folder, wanted in ((other_chain, foreign), (same_chain, None)):
         name = f"{VOLUME}-b001-i002.spi"
-        following = (bed.chain / f"{VOLUME}-b001-i003.spi").read_bytes()
-        (folder / name).unlink()
-        (folder / name).write_bytes(wanted or following)
+        following = content_of(bed.chain / f"{VOLUME}-b001-i003.spi")
+        write_image(folder / name, wanted or following, bed.part_bytes)
         spoilt = _Patient(folder, folder / name, b"", 3)
         _must_be_refused(bed, spoilt, Damage("another good image under its name", wanted or following))
     _must_be_refused(bed, patient, Damage("an empty file", b""))
     _must_be_refused(bed, patient, Damage("a text file", NOTES))
-    base = (bed.chain / f"{VOLUME}-b001.spf").read_bytes()
+    base = content_of(bed.chain / f"{VOLUME}-b001.spf")
     _must_be_refused(bed, patient, Damage("the base under the name of an incremental", base))
-    patient.victim.write_bytes(patient.content)
+    write_image(patient.victim, patient.content, bed.part_bytes)
     stray = patient.folder / "notes.spi"
     stray.write_bytes(NOTES)
     ran = bed.command("verify", patient.folder, "--json")
@@ -152,18 +163,18 @@ def _patient(bed: Bed, *, base: bool = False) -> _Patient:
     bed.consolidate(folder, 0, bed.per_day, "daily")
     for name in image_names(folder):
         if "-i" in name and "-cd" not in name and number_in(name) != bed.per_day + 1:
-            (folder / name).unlink()
+            remove_image(folder / name)
     name = f"{VOLUME}-b001.spf" if base else f"{VOLUME}-b001-i{bed.per_day:03d}-cd.spi"
-    content = (folder / name).read_bytes()
-    (folder / name).unlink()
-    (folder / name).write_bytes(content)
+    content = content_of(folder / name)
+    write_image(folder / name, content, bed.part_bytes)
     return _Patient(folder, folder / name, content, bed.per_day + 1)
 
 
 def _must_be_refused(bed: Bed, patient: _Patient, damage: Damage) -> None:
     """Hold what the commands say of a spoilt image against what they have to say."""
     victim, folder = patient.victim, patient.folder
-    victim.write_bytes(damage.content)
+    write_image(victim, damage.content, bed.part_bytes)
+    blamed = _to_be_blamed(bed, victim, damage)
     before = sorted(path.name for path in folder.iterdir())
 
     ran = bed.command("verify", victim, "--json")
@@ -171,6 +182,8 @@ def _must_be_refused(bed: Bed, patient: _Patient, damage: Damage) -> None:
     (found,) = ran.objects
     assert found["status"] == "bad", f"{damage.name}: {ran}"
     assert found["reason"], f"{damage.name}: {ran}"
+    if damage.at is not None and bed.part_bytes is not None and damage.at >= bed.part_bytes:
+        assert blamed.name in found["reason"], f"{damage.name}: verify does not name the part: {ran}"
 
     ran = bed.command("verify", folder, "--json")
     bad = [found["path"] for found in ran.objects if found["status"] != "good"]
@@ -181,7 +194,7 @@ def _must_be_refused(bed: Bed, patient: _Patient, damage: Damage) -> None:
         "restore", folder, "--volume", VOLUME, "--point", str(patient.reach), "--to", targets / "a.raw"
     )
     assert ran.code in (3, 4), f"{damage.name}: {ran}"
-    assert str(victim) in ran.errors, f"{damage.name}: the restore does not name the file: {ran}"
+    assert blamed.name in ran.errors, f"{damage.name}: the restore does not name the file: {ran}"
     assert "Traceback" not in ran.errors, str(ran)
     assert not list(targets.iterdir()), f"{damage.name}: the restore leaves {list(targets.iterdir())}"
     targets.rmdir()
@@ -191,10 +204,17 @@ def _must_be_refused(bed: Bed, patient: _Patient, damage: Damage) -> None:
     for wanted in (full,) if victim.suffix == ".spf" else (full, weekly):
         ran = bed.command("consolidate", folder, "--volume", VOLUME, *wanted)
         assert ran.code in (3, 4), f"{damage.name}: {ran}"
-        assert str(victim) in ran.errors, f"{damage.name}: the consolidation does not name the file: {ran}"
+        assert blamed.name in ran.errors, f"{damage.name}: the consolidation does not name the file: {ran}"
     after = sorted(path.name for path in folder.iterdir())
     assert after == before, f"{damage.name}: left behind: {set(after) ^ set(before)}"
     assert not partial_files(folder), f"{damage.name}: {partial_files(folder)}"
+
+
+def _to_be_blamed(bed: Bed, victim: Path, damage: Damage) -> Path:
+    """The file that has to be named: the part that holds the spoilt byte; any of the set's, if it is not one byte."""
+    if bed.part_bytes is None:
+        return victim
+    return victim.with_suffix(".sp") if damage.at is None else part_path(victim, damage.at // bed.part_bytes)
 
 
 # --- exchanges

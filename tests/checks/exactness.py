@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bed import VOLUME, Bed, image_names, number_in
+from storage.parts import image_files, stored_bytes_of
+from tests.bed import VOLUME, Bed, content_of, image_names, number_in, remove_image, rename_image
 from tests.command import PROGRAM
 from tests.commands import is_clean_ext4, run, sha256_of
 from tests.loop import loop_device
@@ -34,7 +35,7 @@ def consolidations_alone(bed: Bed) -> str:
         sources = [name for name in image_names(folder) if name.endswith(".spi")]
         made = bed.roll_up(folder, tier)
         for name in sources:
-            (folder / name).unlink()
+            remove_image(folder / name)
         bed.must_verify(folder, deep=True)
         ends = [0, *(number_in(path.name) for path in made)]
         count = bed.must_restore(folder, ends)
@@ -51,7 +52,7 @@ def synthetic_full(bed: Bed) -> str:
     for name in image_names(folder):
         number = number_in(name)
         if number <= middle and not (name.endswith(".spf") and number == middle):
-            (folder / name).unlink()
+            remove_image(folder / name)
     count = bed.must_restore(folder, range(middle, bed.last + 1))
     bed.must_verify(folder, deep=True)
     return f"{count} of {bed.last + 1 - middle} states from {image_names(folder)[0]} and later incrementals"
@@ -71,8 +72,8 @@ def mixed(bed: Bed) -> str:
 
     gone = [1, *range(bed.per_day + 2, bed.per_week)]
     for number in gone:
-        (folder / f"{VOLUME}-b001-i{number:03d}.spi").unlink()
-    (folder / f"{VOLUME}-b001-i{bed.last:03d}-cm.spi").unlink()
+        remove_image(folder / f"{VOLUME}-b001-i{number:03d}.spi")
+    remove_image(folder / f"{VOLUME}-b001-i{bed.last:03d}-cm.spi")
     ends = {*range(0, bed.last + 1, bed.per_day), bed.last, bed.per_day + 1}
     count += bed.must_restore(folder, sorted(ends | set(range(bed.per_week, bed.last + 1))))
     return f"{count} restores from base, full, incrementals, dailies, weeklies and a monthly"
@@ -87,20 +88,20 @@ def merging_order_is_no_matter(bed: Bed) -> str:
         sources = [name for name in image_names(steps) if name.endswith(".spi")]
         bed.roll_up(steps, tier)
         for name in sources:
-            (steps / name).unlink()
+            remove_image(steps / name)
     (of_weeklies,) = bed.roll_up(steps, "monthly")
     assert of_weeklies.name == of_incrementals.name
-    assert of_weeklies.read_bytes() == of_incrementals.read_bytes(), "the two differ"
+    assert content_of(of_weeklies) == content_of(of_incrementals), "the two differ"
     full_direct, full_steps = bed.make_full(direct, bed.last), bed.make_full(steps, bed.last)
-    assert sha256_of(full_direct) == sha256_of(full_steps), "the synthetic fulls differ"
-    return (
-        f"{of_weeklies.name} is the same {of_weeklies.stat().st_size:,} bytes either way, and so is the full"
-    )
+    for one, other in zip(image_files(full_direct), image_files(full_steps), strict=True):
+        assert sha256_of(one) == sha256_of(other), "the synthetic fulls differ"
+    size_bytes = stored_bytes_of(of_weeklies)
+    return f"{of_weeklies.name} is the same {size_bytes:,} bytes either way, and so is the full"
 
 
 def two_makers_agree(bed: Bed) -> str:
     """Two processes roll up the same images in two folders at the same time, to the same bytes."""
-    steps = ("--volume", VOLUME, "--after", "0", "--upto", str(bed.last), "--tier", "monthly")
+    steps = ("--volume", VOLUME, "--after", "0", "--upto", str(bed.last), "--tier", "monthly", *bed.spanning)
     folders = [bed.linked(bed.chain), bed.linked(bed.chain)]
     makers = [
         subprocess.Popen([PROGRAM, "consolidate", str(folder), *steps], stdout=subprocess.DEVNULL)
@@ -108,8 +109,8 @@ def two_makers_agree(bed: Bed) -> str:
     ]
     assert [maker.wait() for maker in makers] == [0, 0]
     made = [folder / f"{VOLUME}-b001-i{bed.last:03d}-cm.spi" for folder in folders]
-    assert made[0].read_bytes() == made[1].read_bytes(), "the two differ"
-    return f"{made[0].stat().st_size:,} equal bytes"
+    assert content_of(made[0]) == content_of(made[1]), "the two differ"
+    return f"{stored_bytes_of(made[0]):,} equal bytes"
 
 
 def onto_old_data(bed: Bed) -> str:
@@ -147,9 +148,9 @@ def combined_names(bed: Bed) -> str:
     folder = bed.linked(bed.chain)
     made = bed.consolidate(folder, 0, bed.per_day, "daily")
     for number in range(1, bed.per_day + 1):
-        (folder / f"{VOLUME}-b001-i{number:03d}.spi").unlink()
+        remove_image(folder / f"{VOLUME}-b001-i{number:03d}.spi")
     for ending in ("-cd-cw.spi", "-cd-cm-cr.spi"):
-        made = made.rename(folder / f"{VOLUME}-b001-i{bed.per_day:03d}{ending}")
+        made = rename_image(made, f"{VOLUME}-b001-i{bed.per_day:03d}{ending}")
         bed.must_verify(folder)
         bed.must_restore(folder, [bed.per_day, bed.per_day + 1])
     return "-cd-cw and -cd-cm-cr read"
@@ -160,14 +161,14 @@ def device_capture(bed: Bed) -> str:
     folder = bed.new_folder()
     replay = bed.history.replay(bed.folder / "device.raw")
     with loop_device(replay.path) as device:
-        bed.must("capture", device, "--into", folder, "--volume", VOLUME)
+        bed.must("capture", device, "--into", folder, "--volume", VOLUME, *bed.spanning)
     replay.advance()
     with loop_device(replay.path) as device:
-        bed.must("capture", device, "--into", folder, "--volume", VOLUME)
+        bed.must("capture", device, "--into", folder, "--volume", VOLUME, *bed.spanning)
         mounted = bed.new_folder("mounted")
         run("mount", str(device), str(mounted))
         try:
-            refused = bed.command("capture", device, "--into", folder, "--volume", VOLUME)
+            refused = bed.command("capture", device, "--into", folder, "--volume", VOLUME, *bed.spanning)
         finally:
             run("umount", str(mounted))
         assert refused.code == 5, str(refused)
@@ -184,7 +185,9 @@ def lost_fingerprints(bed: Bed) -> str:
     for spoil in (_leave, _lose, _damage, _make_stale):
         folder = bed.linked(bed.chain, names)
         spoil(bed, folder)
-        (made,) = bed.must("capture", replay.path, "--into", folder, "--volume", VOLUME).objects
+        (made,) = bed.must(
+            "capture", replay.path, "--into", folder, "--volume", VOLUME, *bed.spanning
+        ).objects
         stored.add((made["stored_bytes"], made["changed_bytes"]))
         bed.must_restore(folder, [3])
     replay.path.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from storage.parts import image_files, stored_bytes_of
 from tests.bed import VOLUME, Bed, image_names, partial_files
 from tests.command import Ran
 from tests.loop import small_file_system
@@ -21,11 +22,13 @@ def full_for_captures(bed: Bed) -> str:
     with small_file_system(bed.folder, _size_of(bed.chain, names) * 3) as folder:
         replay = bed.history.replay(bed.folder / "full.raw", bed.per_day + 1)
         for new, more in ((following, ()), (names[0], ("--new-base",))):
-            size_bytes = (bed.chain / new).stat().st_size
+            size_bytes = stored_bytes_of(bed.chain / new)
             for share in SHARES:
                 _begin_again(bed.chain, folder, names)
                 _fill(folder, round(size_bytes * share))
-                ran = bed.command("capture", replay.path, "--into", folder, "--volume", VOLUME, *more)
+                ran = bed.command(
+                    "capture", replay.path, "--into", folder, "--volume", VOLUME, *more, *bed.spanning
+                )
                 if ran.code == 0:
                     done += 1
                 else:
@@ -35,7 +38,7 @@ def full_for_captures(bed: Bed) -> str:
                     assert not left, f"{left} is there, though the capture said that it failed: {ran}"
                 bed.must_verify(folder)
         _begin_again(bed.chain, folder, names)
-        bed.must("capture", replay.path, "--into", folder, "--volume", VOLUME)
+        bed.must("capture", replay.path, "--into", folder, "--volume", VOLUME, *bed.spanning)
         replay.path.unlink()
         bed.must_restore(folder, [0, bed.per_day, bed.per_day + 1])
     assert refused, "no capture met a full disk"
@@ -46,10 +49,10 @@ def full_for_consolidations(bed: Bed) -> str:
     """A monthly and a synthetic full find no room, or hardly enough."""
     names = image_names(bed.chain)
     trial = bed.linked(bed.chain)
-    monthly = ("--after", "0", "--upto", str(bed.last), "--tier", "monthly")
+    monthly = ("--after", "0", "--upto", str(bed.last), "--tier", "monthly", *bed.spanning)
     refused = done = 0
     with small_file_system(bed.folder, _size_of(bed.chain, names) * 3) as folder:
-        for wanted in (monthly, ("--upto", str(bed.last), "--full")):
+        for wanted in (monthly, ("--upto", str(bed.last), "--full", *bed.spanning)):
             (made,) = bed.must("consolidate", trial, "--volume", VOLUME, *wanted).objects
             for share in SHARES:
                 _begin_again(bed.chain, folder, names)
@@ -102,17 +105,19 @@ def _must_be_full(ran: Ran, code: int, folder: Path) -> None:
 
 
 def _size_of(folder: Path, names: list[str]) -> int:
-    return sum((folder / name).stat().st_size for name in names)
+    return sum(stored_bytes_of(folder / name) for name in names)
 
 
 def _begin_again(source: Path, folder: Path, names: list[str]) -> None:
     """Bring a folder back to the named images, without changing those that are there."""
+    files = [path for name in names for path in image_files(source / name)]
+    kept = {path.name for path in files}
     for path in folder.iterdir():
-        if path.is_file() and path.name not in names:
+        if path.is_file() and path.name not in kept:
             path.unlink()
-    for name in names:
-        if not (folder / name).exists():
-            (folder / name).write_bytes((source / name).read_bytes())
+    for path in files:
+        if not (folder / path.name).exists():
+            (folder / path.name).write_bytes(path.read_bytes())
 
 
 def _fill(folder: Path, spare_bytes: int) -> None:

@@ -87,9 +87,9 @@ def verify_image(
         with ImageReader(path, from_medium=from_medium) as image:
             try:
                 _check_files(image)
-                _check_index(image)
+                has_traces = _check_index(image)
                 _check_segments(image, progress)
-                if image.header.encrypted:
+                if has_traces:
                     _check_traces(path)
                 if deep:
                     _check_frames(path, key)
@@ -120,9 +120,10 @@ def _check_files(image: ImageReader) -> None:
         raise fault
 
 
-def _check_index(image: ImageReader) -> None:
-    """Check every page, and that the frames fill the stored stream without a gap."""
+def _check_index(image: ImageReader) -> bool:
+    """Check every page, and that the frames fill the stored stream without a gap; tell whether there are traces."""
     at, plain_bytes, block, origin = image.frames_offset, 0, -1, 0
+    has_traces = False
     for records in image.iter_records():
         first = records[0]
         if int(first["offset"]) != at:
@@ -133,6 +134,7 @@ def _check_index(image: ImageReader) -> None:
         at = int(last["offset"]) + int(last["length"])
         block, origin = int(last["block"]), int(last["origin"])
         plain_bytes += int(kernels.plain_bytes_of(records, image.header.granule_bytes))
+        has_traces = has_traces or bool(is_trace(records).any())
     if at != image.index_offset:
         raise FormatError("the stored stream holds bytes that no frame owns", path=str(image.path), offset=at)
     if plain_bytes != image.plain_bytes:
@@ -142,6 +144,7 @@ def _check_index(image: ImageReader) -> None:
             expected=plain_bytes,
             actual=image.plain_bytes,
         )
+    return has_traces
 
 
 def _check_segments(image: ImageReader, progress: Progress) -> None:

@@ -168,6 +168,8 @@ class ImageReader:
 
     def read_seals(self) -> list[bytes]:
         """Return the seals, 32 bytes for each covered point, none in a plain image; raises as the check does."""
+        if not self.header.encrypted:
+            return []
         self.check_segment_table()
         packed = bytes(self.file.read(self._seals_offset, self._seals_bytes))
         return [packed[at : at + layout.SEAL_BYTES] for at in range(0, len(packed), layout.SEAL_BYTES)]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ops.interruption import Interruption
+from ops.part_size import part_size_option, parts_words
 from ops.passwords import PasswordSource, password_option
-from ops.show import image_fields, plain, print_json, progress_bar, size_words
+from ops.show import plain, print_json, progress_bar, published_fields, size_words
 from ops.tether import tethered
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def _image_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--follow", is_flag=True, help="Open other files that IMAGE names: backing files, extents."
         ),
+        part_size_option,
     )
     for option in reversed(options):
         command = option(command)
@@ -70,6 +72,7 @@ def import_image(
     volume: str,
     told: str | None,
     follow: bool,
+    part_bytes: int | None,
     new_base: bool,
     encrypt: bool,
     password_file: Path | None,
@@ -103,6 +106,7 @@ def import_image(
             encrypt=encrypt or passwords.given is not None,
             passwords=passwords,
             called=image,
+            part_bytes=part_bytes,
             progress=progress,
         )
     _tell(made, disk.format.value, as_json)
@@ -111,19 +115,11 @@ def import_image(
 def _tell(made: Published, disk_format: str, as_json: bool) -> None:
     kind = "base" if made.header.start is None else "incremental"
     if as_json:
-        fields = image_fields(
-            made.path,
-            made.header,
-            kind=kind,
-            stored_bytes=made.stored_bytes,
-            changed_bytes=made.changed_bytes,
-            status="written",
-            root=made.root,
-        )
+        fields = published_fields(made, kind)
         print_json(fields | {"format": disk_format})
         return
     click.echo(
         f"{plain(made.path)}: {kind}, point {made.header.end.number}, from {disk_format}, "
         f"{size_words(made.changed_bytes)} {'used' if kind == 'base' else 'changed'}, "
-        f"{size_words(made.stored_bytes)} stored"
+        f"{size_words(made.stored_bytes)} stored{parts_words(made.parts)}"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +14,16 @@ from hypothesis import strategies as st
 from hsr.restore import restore
 from policies.points import Span
 from policies.reach import shortest_path
+from storage import keys
 from storage.capture import capture
 from storage.consolidate import consolidate
 from storage.folder import scan_folder
+from storage.key_area import key_file_path
+from storage.key_files import unlock
+from storage.keys import ChainKey
 from tests.property.byte_model import State
 from tests.property.worlds import World, worlds
+from tests.unit.tiny import Password
 
 SCALE = 256
 """Bytes of the real volume for each byte of the model's: its granules of 2 bytes become ones of 512."""
@@ -30,10 +36,18 @@ def real_bytes(state: State) -> bytes:
     return b"".join(bytes([value]) * SCALE for value in state.content)
 
 
-def capture_line(folder: Path, source: Path, states: Iterable[State]) -> None:
-    for index, state in enumerate(states):
-        source.write_bytes(real_bytes(state))
-        capture(source, folder, "V", now=START + timedelta(hours=index))
+def capture_line(
+    folder: Path, source: Path, states: Iterable[State], password: Password | None
+) -> ChainKey | None:
+    """Capture states one after the other; return the key of the chain, if it is encrypted."""
+    headers = []
+    with patch.object(keys, "RECOMMENDED_COST", keys.KdfCost(memory_kib=64, passes=1, lanes=1)):
+        for index, state in enumerate(states):
+            source.write_bytes(real_bytes(state))
+            now = START + timedelta(hours=index)
+            made = capture(source, folder, "V", now=now, encrypt=password is not None, passwords=password)
+            headers.append(made.header)
+    return password and unlock(key_file_path(folder, "V", 1), headers, password.password).key
 
 
 def merge_some(folder: Path, data: st.DataObject) -> None:
@@ -63,7 +77,7 @@ def test_whatever_was_merged_and_lost_restores_exactly_where_a_way_is_left(world
     with TemporaryDirectory() as temporary:
         folder, source, target = Path(temporary, "images"), Path(temporary, "source"), Path(temporary, "raw")
         folder.mkdir()
-        capture_line(folder, source, line)
+        key = capture_line(folder, source, line, data.draw(st.sampled_from([None, Password()]), "password"))
         merge_some(folder, data)
         for span in spans_of(folder):
             if data.draw(st.integers(0, 3), f"lose {span.name}") == 3:
@@ -72,5 +86,5 @@ def test_whatever_was_merged_and_lost_restores_exactly_where_a_way_is_left(world
         for point in {span.end for span in spans}:
             path = shortest_path(spans, point.id)
             if path is not None:
-                restore([folder / span.name for span in path], target, overwrite=True)
+                restore([folder / span.name for span in path], target, key=key, overwrite=True)
                 assert target.read_bytes() == real_bytes(line[point.number])

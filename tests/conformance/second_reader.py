@@ -1,14 +1,18 @@
 """A second reader of images, written from docs/format.md alone, plainly and without hurry.
 
-It shares no line with the project and asks for nothing but blake3 and zstandard. It exists to keep the page
-honest: where the page and the project part, this reader and the project disagree, and a test fails.
+It shares no line with the project and asks for nothing but blake3 and zstandard, and for cryptography where a chain
+is encrypted. It exists to keep the page honest: where the page and the project part, this reader and the project
+disagree, and a test fails.
 
-    python second_reader.py POINT-NUMBER OUT.raw IMAGE...
+    [PASSWORD=...] python second_reader.py POINT-NUMBER OUT.raw IMAGE...
 """
 
+import base64
 import json
+import os
 import struct
 import sys
+import unicodedata
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,12 +24,15 @@ POINT = struct.Struct("<16s16sqQIIQ")
 RECORD = struct.Struct("<IIQII16s24s")
 PAGE_ENTRY = struct.Struct("<32sII")
 TRAILER = struct.Struct("<8s11Q32s32s32s32s")
-ROOT_CONTEXT = "rollforward image container 1: root"
+KEY_AREA = struct.Struct("<8sIIQ16s24s32s")
+KEY_SLOT = struct.Struct("<4I16s12s48s36s")
+CONTEXT = "rollforward image container 1: "
 NOTHING = bytes(16)
 MIB = 1 << 20
 TIME_END_US = 221_845_392_000_000_000  # 9000-01-01 UTC
-BASE_FLAG = 1
-ZERO, RAW, ZSTD = 0, 1, 2
+BASE_FLAG, ENCRYPTED_FLAG = 1, 2
+ZERO, RAW, ZSTD, TRACE = 0, 1, 2, 8
+TAG_BYTES = 16
 
 
 class NotAnImageError(Exception):
@@ -45,9 +52,21 @@ class Record(NamedTuple):
     origin: int
     offset: int
     length: int
-    coding: int
-    granules: list[int]  # those that are present, ascending
+    flags: int
+    mask: int
     digest: bytes
+
+    @property
+    def coding(self) -> int:
+        return self.flags & ~TRACE
+
+    @property
+    def is_trace(self) -> bool:
+        return bool(self.flags & TRACE)
+
+    @property
+    def granules(self) -> list[int]:  # those that are present, ascending
+        return [granule for granule in range(128) if self.mask >> granule & 1]
 
 
 def need(truth: object, what: str) -> None:
@@ -65,10 +84,43 @@ def parse_metadata(packed: bytes) -> dict[str, object]:
     return metadata  # type: ignore[no-any-return]
 
 
-class SecondReader:
-    """One image: everything but the frames is checked when it is made."""
+def unsealed(key: bytes, nonce: bytes, stored: bytes, bound: bytes) -> bytes:
+    """Decrypt with AES-256-GCM."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    def __init__(self, path: Path) -> None:
+    try:
+        return AESGCM(key).decrypt(nonce, stored, bound)
+    except (InvalidTag, ValueError) as error:
+        raise NotAnImageError("does not decrypt") from error
+
+
+def data_key_of(area: bytes, chain_id: bytes, password: str) -> bytes:
+    """Return the data key, from a key area or a key file."""
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+    need(len(area) >= KEY_AREA.size, "key area")
+    magic, count, reserved, generation, for_chain, more, digest = KEY_AREA.unpack_from(area)
+    need(magic == b"RFKEYS1\x1a" and 1 <= count <= 8 and generation, "key area")
+    need(not reserved and not any(more), "a feature of a later version")
+    need(for_chain == chain_id and len(area) == KEY_AREA.size + count * KEY_SLOT.size, "key area")
+    need(blake3(area[:64] + area[KEY_AREA.size :]).digest() == digest, "digest of the key area")
+    for kdf, memory, passes, lanes, salt, nonce, wrapped, rest in KEY_SLOT.iter_unpack(area[KEY_AREA.size :]):
+        need(kdf == 1 and 1 <= lanes <= 16 and passes and not any(rest), "key slot")
+        need(8 * lanes <= memory <= 262_144 and memory * passes <= 1_048_576, "cost of a key slot")
+        derivation = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+        key = derivation.derive(unicodedata.normalize("NFC", password).encode("utf-8"))
+        try:
+            return unsealed(key, nonce, wrapped, chain_id)
+        except NotAnImageError:
+            continue
+    raise NotAnImageError("the password opens no slot")
+
+
+class SecondReader:
+    """One image: all but the frames is checked when it is made, with a password also what that proves."""
+
+    def __init__(self, path: Path, password: str | None = None) -> None:
         self.path = path
         self.size = path.stat().st_size
         self._read_trailer()
@@ -76,6 +128,12 @@ class SecondReader:
         self._read_points()
         self._read_segments()
         self.records = list(self._read_index())
+        self._check_traces()
+        self.data_key: bytes | None = None
+        if self.encrypted and password is not None:
+            self.data_key = data_key_of(self.key_area, self.chain_id, password)
+            self._check_seals()
+            self._open_metadata()
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         with self.path.open("rb") as file:
@@ -91,7 +149,7 @@ class SecondReader:
          self.segments_at, self.segment_count, self.plain_bytes, file_bytes, reserved, self.header_digest,
          self.pages_digest, self.segments_digest, self.root) = TRAILER.unpack(raw)  # fmt: skip
         need(magic == b"RFTRAIL\x1a" and reserved == 0, "trailer")
-        need(blake3(raw[:192], derive_key_context=ROOT_CONTEXT).digest() == self.root, "root")
+        need(blake3(raw[:192], derive_key_context=CONTEXT + "root").digest() == self.root, "root")
         need(file_bytes == self.size, "file size")
         need(
             self.index_at == self.frames_at + self.frames_bytes, "the stored stream and the index do not meet"
@@ -104,9 +162,9 @@ class SecondReader:
             self.segments_at == self.pages_at + self.page_count * PAGE_ENTRY.size,
             "pages and segments do not meet",
         )
-        need(
-            self.size == self.segments_at + self.segment_count * 32 + TRAILER.size, "the segments do not fit"
-        )
+        seals_at = self.segments_at + self.segment_count * 32
+        need(seals_at <= self.size - TRAILER.size, "the segments do not fit")
+        self.seals = self.bytes_at(seals_at, self.size - TRAILER.size - seals_at)
         need(self.page_count == -(-self.record_count // 1024), "page count")
         need(self.segment_count == -(-self.frames_bytes // MIB), "segment count")
 
@@ -116,7 +174,9 @@ class SecondReader:
          self.granule_bytes, self.block_bytes, reserved, self.zero_from_bytes, self.chain_id, more,
          digest) = HEADER.unpack(raw)  # fmt: skip
         need(magic == b"RFIMAGE\x1a" and major == 1, "not an image of version 1")
-        need(self.flags & ~BASE_FLAG == 0 and reserved == 0 and not any(more), "a feature of a later version")
+        unknown = self.flags & ~(BASE_FLAG | ENCRYPTED_FLAG)
+        need(unknown == 0 and reserved == 0 and not any(more), "a feature of a later version")
+        self.encrypted = bool(self.flags & ENCRYPTED_FLAG)
         need(
             2 <= self.point_count <= 262_144 and metadata_bytes <= 4 * MIB and key_area_bytes <= MIB, "counts"
         )
@@ -129,6 +189,8 @@ class SecondReader:
         )
         covered = raw[:224] + self.bytes_at(HEADER.size, points_bytes + metadata_bytes)
         need(blake3(covered).digest() == digest == self.header_digest, "header digest")
+        need(len(self.seals) == (32 * (self.point_count - 1) if self.encrypted else 0), "seals")
+        self.key_area = self.bytes_at(self.frames_at - key_area_bytes, key_area_bytes)
         self.points_raw = covered[224 : 224 + points_bytes]
         self.metadata = parse_metadata(covered[224 + points_bytes :])
 
@@ -145,11 +207,11 @@ class SecondReader:
         need(all(row[3] <= 0xFFFFFFFF * self.block_bytes for row in rows), "volume size")
         need(
             self.zero_from_bytes == min(row[3] for row in rows), "zero from"
-        )  # a base's from point has size 0
+        )  # 0 for a base, by its first entry
 
     def _read_segments(self) -> None:
         table = self.bytes_at(self.segments_at, self.segment_count * 32)
-        need(blake3(table).digest() == self.segments_digest, "segment table")
+        need(blake3(table + self.seals).digest() == self.segments_digest, "segment table")
         for number in range(self.segment_count):
             begin = number * MIB
             segment = self.bytes_at(self.frames_at + begin, min(MIB, self.frames_bytes - begin))
@@ -166,24 +228,73 @@ class SecondReader:
             rows = list(RECORD.iter_unpack(page))
             need((rows[0][0], rows[-1][0]) == (first, last), f"blocks of page {number}")
             for row in rows:
-                mask = int.from_bytes(row[5], "little")
-                record = Record(*row[:5], [g for g in range(128) if mask >> g & 1], row[6])
+                record = Record(*row[:5], int.from_bytes(row[5], "little"), row[6])
                 need(before < (record.block, -record.origin), "order of the index")
                 need(record.offset == end, "frames do not follow each other")
                 self._check_record(record)
                 end, before = end + record.length, (record.block, -record.origin)
-                plain += len(record.granules) * self.granule_bytes
+                plain += 0 if record.is_trace else len(record.granules) * self.granule_bytes
                 yield record
         need(end == self.index_at and plain == self.plain_bytes, "the frames do not fill the stored stream")
 
     def _check_record(self, record: Record) -> None:
         need(record.origin < len(self.covered), "origin")
         need(record.granules, "an empty mask")
-        last_begin = record.block * self.block_bytes + record.granules[-1] * self.granule_bytes
+        last_begin = self.begin_of(record.block, record.granules[-1])
         need(last_begin < self.covered[record.origin].volume_bytes, "a granule beyond the volume")
         plain = len(record.granules) * self.granule_bytes
-        fits = {ZERO: record.length == 0, RAW: record.length == plain, ZSTD: 0 < record.length < plain}
+        packed = record.length - (TAG_BYTES if self.encrypted else 0)
+        fits = {ZERO: record.length == 0, RAW: packed == plain, ZSTD: 0 < packed < plain}
+        if record.is_trace:
+            need(self.encrypted, "a trace in a plain image")
+            fits = dict.fromkeys(fits, record.length == 0)
         need(fits.get(record.coding), "length of a frame")
+
+    def _check_traces(self) -> None:
+        """What newer frames and cuts leave of a trace must be nothing."""
+        block, hidden = -1, 0
+        for record in self.records:
+            if record.block != block:
+                block, hidden = record.block, 0
+            cut = self.cut_of(record.origin)
+            counting = [g for g in record.granules if cut is None or self.begin_of(block, g) < cut]
+            need(not record.is_trace or all(hidden >> g & 1 for g in counting), "a trace that is not hidden")
+            hidden |= sum(1 << g for g in counting)
+
+    def begin_of(self, block: int, granule: int) -> int:
+        return block * self.block_bytes + granule * self.granule_bytes
+
+    def cut_of(self, origin: int) -> int | None:
+        return min([point.volume_bytes for point in self.covered[origin + 1 :]], default=None)
+
+    def derived(self, context: str, of: bytes = b"") -> bytes:
+        need(self.data_key is not None, "a password is needed")
+        return blake3((self.data_key or b"") + of, derive_key_context=CONTEXT + context).digest()
+
+    def _check_seals(self) -> None:
+        raw, size = self.points_raw, POINT.size
+        for origin in range(len(self.covered)):
+            before, own = (
+                raw[origin * size : (origin + 1) * size],
+                raw[(origin + 1) * size : (origin + 2) * size],
+            )
+            rows = blake3()
+            for record in self.records:
+                if record.origin == origin:
+                    mask = record.mask.to_bytes(16, "little")
+                    rows.update(struct.pack("<II16s24s", record.block, record.coding, mask, record.digest))
+            sealed = (
+                self.chain_id + self.granule_bytes.to_bytes(4, "little") + before[:16] + NOTHING + before[32:]
+            )
+            seal = blake3(sealed + own + rows.digest(), key=self.derived("seal key")).digest()
+            need(seal == self.seals[origin * 32 : origin * 32 + 32], f"seal of point {origin}")
+
+    def _open_metadata(self) -> None:
+        volume, stored = self.metadata.get("volume"), self.metadata.get("encrypted")
+        need(isinstance(volume, str) and isinstance(stored, str), "encrypted metadata")
+        key = self.derived("metadata key", self.covered[-1].capture_id)
+        bound = self.chain_id + str(volume).encode("utf-8")
+        self.metadata = parse_metadata(unsealed(key, bytes(12), base64.b64decode(str(stored)), bound))
 
     def plain(self, record: Record) -> bytes:
         """The present granules of a frame, one after the other."""
@@ -192,6 +303,12 @@ class SecondReader:
         length = len(record.granules) * self.granule_bytes
         if record.coding == ZERO:
             return bytes(length)
+        if self.encrypted:
+            capture_id = self.covered[record.origin].capture_id
+            bound = struct.pack("<16s16sII", self.chain_id, capture_id, record.block, record.flags)
+            bound += record.mask.to_bytes(16, "little")
+            nonce = record.block.to_bytes(4, "little") + bytes(8)
+            stored = unsealed(self.derived("frame key", capture_id), nonce, stored, bound)
         if record.coding == RAW:
             return stored
         try:
@@ -206,11 +323,11 @@ class SecondReader:
         """Bring a disk that stands at the from point, or a covered one, to the image's end."""
         disk.truncate(self.zero_from_bytes)
         disk.truncate(self.covered[-1].volume_bytes)
-        for record in sorted(self.records, key=lambda record: record.origin):  # oldest first: newer ones win
-            content = self.plain(record)
-            cut = min([point.volume_bytes for point in self.covered[record.origin + 1 :]], default=None)
+        frames = [record for record in self.records if not record.is_trace]
+        for record in sorted(frames, key=lambda record: record.origin):  # oldest first: newer ones win
+            content, cut = self.plain(record), self.cut_of(record.origin)
             for place, granule in enumerate(record.granules):
-                begin = record.block * self.block_bytes + granule * self.granule_bytes
+                begin = self.begin_of(record.block, granule)
                 piece = content[place * self.granule_bytes : (place + 1) * self.granule_bytes]
                 if cut is None or begin < cut:
                     disk.seek(begin)
@@ -232,14 +349,15 @@ def write_point(point_id: bytes, images: list[SecondReader], target: Path) -> No
     """Write the raw bytes of one point of a chain."""
     way = way_to(point_id, images)
     need(way, "no way leads there")
-    need(len({(image.chain_id, image.granule_bytes) for image in way}) == 1, "images of several chains")
+    alike = {(image.chain_id, image.granule_bytes, image.encrypted) for image in way}
+    need(len(alike) == 1, "images of several chains")
     with target.open("w+b") as disk:
         for image in way:
             image.apply(disk)
 
 
 if __name__ == "__main__":
-    readers = [SecondReader(Path(name)) for name in sys.argv[3:]]
+    readers = [SecondReader(Path(name), os.environ.get("PASSWORD")) for name in sys.argv[3:]]
     ids = {reader.covered[-1].id for reader in readers if reader.covered[-1].number == int(sys.argv[1])}
     need(len(ids) == 1, f"point {sys.argv[1]} occurs {len(ids)} times")
     write_point(ids.pop(), readers, Path(sys.argv[2]))

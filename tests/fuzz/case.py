@@ -24,13 +24,12 @@ from storage.replay import BlockReader
 from storage.verify import verify_image
 from tests.command import in_this_process
 from tests.fuzz.decisions import Decisions
-from tests.fuzz.make_corpus import PASSWORD
 from tests.fuzz.spoiling import spoilt
-from tests.golden.make_golden import states
+from tests.golden.make_golden import PASSWORD, states
 
-TESTS = Path(__file__).parents[1]
-CORPUS = {"D_GOLD": TESTS / "golden", "D_LOCK": TESTS / "fuzz" / "corpus"}
-"""Chains of the same states, by volume: a plain one and an encrypted one."""
+CORPUS = Path(__file__).parents[1] / "golden"
+VOLUMES = ("D_GOLD", "D_LOCK")
+"""Chains of the same states: a plain one and an encrypted one."""
 
 CASE_S = 20
 """A case that takes longer hangs: most take some hundredths of a second."""
@@ -54,7 +53,7 @@ class CaseRunner:
 
     def __init__(self, home: Path) -> None:
         self.folder, self.raw, self.merged = home / "images", home / "x.raw", home / "merged.spi"
-        self.chains = {volume: sorted(folder.glob("*.sp?")) for volume, folder in CORPUS.items()}
+        self.chains = {volume: sorted(CORPUS.glob(f"{volume}-*.sp?")) for volume in VOLUMES}
         self.keys = {volume: _key(paths) for volume, paths in self.chains.items()}
         self.states = states()
         self.folder.mkdir()
@@ -155,7 +154,7 @@ def _key(paths: list[Path]) -> ChainKey | None:
     if key_file is None:
         return None
     with ImageReader(next(path for path in paths if path.suffix == ".spf")) as image:
-        return unlock(key_file, [image.header], PASSWORD.password).key
+        return unlock(key_file, [image.header], PASSWORD).key
 
 
 def _plain_bytes(path: Path) -> int:

@@ -20,6 +20,8 @@ _COMMANDS = {
     "restore": ("ops.cli_restore:restore", "Restore a point in time to a file or a device."),
     "password": ("ops.cli_password:password", "Change, add or remove the password of a volume."),
     "serve": ("ops.cli_serve:serve", "Serve a point in time as a read-only disk over NBD."),
+    "mount": ("ops.cli_mount:mount", "Mount a point in time, read-only."),
+    "unmount": ("ops.cli_mount:unmount", "Take a mount away."),
     "import": ("ops.cli_import:import_image", "Capture the disk in a qcow2, VHD, VHDX, VMDK or raw image."),
     "export": ("ops.cli_export:export", "Write a point as a disk image for virtual machines."),
     "up": ("ops.cli_agent:up", "Run the agent: watch, verify, roll up."),

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from hsr.serving import wire
 from hsr.serving.connection import Connection, HostileClientError
-from hsr.serving.wire import Answer, HandshakeFlag, Info, Option, TransmissionFlag
+from storage import nbd_wire as wire
+from storage.nbd_wire import Answer, HandshakeFlag, Info, Option, TransmissionFlag
 
 _OPTION_BYTES_MAX: Final = 32 << 10
 _OPTIONS_MAX: Final = 256

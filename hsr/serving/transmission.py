@@ -15,13 +15,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar, TypeVarTuple
 
-from hsr.serving import wire
 from hsr.serving.budget import Budget, Shelf
 from hsr.serving.connection import Connection
 from hsr.serving.haggling import Terms
 from hsr.serving.point import PointReader
-from hsr.serving.wire import ChunkType, Command, CommandFlag, NbdError
 from policies.errors import RollforwardError
+from storage import nbd_wire as wire
+from storage.nbd_wire import ChunkType, Command, CommandFlag, NbdError
 
 _AT_ONCE_BYTES: Final = 64 << 10
 PIECE_BYTES: Final = 512 << 10

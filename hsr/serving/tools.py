@@ -1,0 +1,46 @@
+"""The system's own programs, found where they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from policies.errors import ConfigurationError
+
+_PACKAGES = {
+    "debugfs": "e2fsprogs",
+    "sfdisk": "fdisk",
+    "ntfsls": "ntfs-3g",
+    "ntfscat": "ntfs-3g",
+    "ntfsinfo": "ntfs-3g",
+    "fusermount3": "fuse3",
+    "mount": "mount",
+    "umount": "mount",
+    "losetup": "mount",
+}
+
+
+def tool(name: str) -> str:
+    """Find a program on PATH, or where root's programs live.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    found = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+    if found is None:
+        raise ConfigurationError(
+            f"the program {name} is missing",
+            hint=f"On Debian, the package {_PACKAGES.get(name, name)} has it.",
+        )
+    return found
+
+
+def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a program and return what it gave back, whatever that is; its words are in the C locale.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC", "DEBUGFS_PAGER": "cat"}
+    return subprocess.run([tool(name), *arguments], capture_output=True, check=False, env=environment)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_CANDIDATES: Final = 3
+"""So many sizes, the most frequent ones, are tried as the part size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ def odd_part(sizes: Sequence[int], image_bytes: int | None = None) -> OddPart | 
     Returns:
         The first part that does not fit; None if all do.
     """
-    candidates = dict.fromkeys(sizes[:-1])
+    most = Counter(sizes[:-1]).most_common(_CANDIDATES)
+    candidates = dict.fromkeys([sizes[0], *(size for size, _ in most)])
     odd = [_odd_parts(sizes, part_bytes, image_bytes) for part_bytes in candidates]
     fewest = min(odd, key=len)
     return fewest[0] if fewest else None

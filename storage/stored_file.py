@@ -29,6 +29,7 @@ class StoredFile:
     Attributes:
         path: the file, or the first part.
         size_bytes: size of all parts together.
+        part_sizes: size of each part in bytes, first part first.
 
     Raises:
         NotAnImageError: it, or a part, is a link, a folder, a pipe or a device.
@@ -47,6 +48,7 @@ class StoredFile:
             if isinstance(error, StorageError) and not self._files and not os.path.lexists(path):
                 _refuse_headless(path)
             raise
+        self.part_sizes = tuple(file.size_bytes for file in self._files)
         self._starts = [0, *accumulate(self.part_sizes)]
         self.size_bytes = self._starts[-1]
 
@@ -54,11 +56,6 @@ class StoredFile:
     def part_count(self) -> int:
         """How many files it is in: 1, or more for a spanned set."""
         return len(self._files)
-
-    @property
-    def part_sizes(self) -> list[int]:
-        """Sizes of the parts, in bytes, first part first."""
-        return [file.size_bytes for file in self._files]
 
     def part_at(self, offset: int) -> int:
         """Return which part holds a byte of the image: 0 for the first; the last one for what lies beyond."""

@@ -37,7 +37,7 @@ class CaptureKeys:
         """
         if self.is_new or not path.exists():
             with suppress(StorageError):
-                save_key_file(path, self.unlocked.area)
+                save_key_file(path, self.unlocked.newest)
 
 
 def keys_for_capture(
@@ -89,5 +89,5 @@ def keys_for_capture(
         unlocked = unlock(key_path, encrypted, passwords.known(header.volume))
     else:
         unlocked = new_key(header.chain_id, passwords.new(header.volume))
-    with_slots = replace(header, key_area=encode_key_area(unlocked.area))
+    with_slots = replace(header, key_area=encode_key_area(unlocked.newest))
     return CaptureKeys(seal_metadata(with_slots, unlocked.key), unlocked, not encrypted)

@@ -42,13 +42,14 @@ class Unlocked:
         key: its key.
         area: the slots that it was opened by.
         slot: number of the one that opened.
-        from_copy: whether they are a copy in a header, since the side file is lost or damaged.
+        newest: the newest slots there are. They may be others, where the side file is lost or damaged, and a password
+            opened a copy in an older image.
     """
 
     key: ChainKey
     area: KeyArea
     slot: int
-    from_copy: bool
+    newest: KeyArea
 
 
 def save_key_file(path: Path, area: KeyArea) -> None:
@@ -110,7 +111,7 @@ def unlock(path: Path, headers: Iterable[ImageHeader], password: bytes) -> Unloc
     for area in newest_first[:_COPIES_TRIED_MAX]:
         found = open_slot(area, password)
         if found is not None:
-            return Unlocked(found[0], area, found[1], from_copy=True)
+            return Unlocked(found[0], area, found[1], newest_first[0])
     raise PasswordError(
         f"the password opens none of the copies of the key that images carry, and the key file {trouble}",
         path=str(path),
@@ -126,13 +127,14 @@ def _opened(area: KeyArea, password: bytes, path: Path) -> Unlocked:
             path=str(path),
             hint="The key file is undamaged. Mind the keyboard's layout, and blanks at the end of the password.",
         )
-    return Unlocked(found[0], area, found[1], from_copy=False)
+    return Unlocked(found[0], area, found[1], area)
 
 
 def new_key(chain_id: bytes, password: bytes, cost: KdfCost | None = None) -> Unlocked:
     """Draw the key of a new chain, and wrap it."""
     key = ChainKey.new(chain_id)
-    return Unlocked(key, KeyArea(chain_id, 1, (key.wrap(password, cost),)), 0, from_copy=False)
+    area = KeyArea(chain_id, 1, (key.wrap(password, cost),))
+    return Unlocked(key, area, 0, area)
 
 
 def with_password(opened: Unlocked, password: bytes, cost: KdfCost | None = None) -> KeyArea:
@@ -171,4 +173,4 @@ def without_password(opened: Unlocked) -> KeyArea:
 
 
 def _changed(opened: Unlocked, slots: tuple[KeySlot, ...]) -> KeyArea:
-    return replace(opened.area, generation=opened.area.generation + 1, slots=slots)
+    return replace(opened.area, generation=opened.newest.generation + 1, slots=slots)

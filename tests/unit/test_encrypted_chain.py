@@ -223,6 +223,25 @@ def test_a_changed_password_changes_no_image(locked):
     locked.check()  # what older images carry cannot be taken back, and the page says so
 
 
+def test_an_old_password_does_not_take_the_place_of_the_new_one(locked):
+    """The key file is lost, and somebody goes on with the password of before."""
+    locked.capture_states(states(1))
+    old = locked.password
+    opened = unlock(key_path(locked), headers(locked), old.password)
+    save_key_file(key_path(locked), with_changed_password(opened, b"new"))
+    locked.password = Password(b"new")
+    locked.capture_states(states(2))
+    slots = key_path(locked).read_bytes()
+    key_path(locked).unlink()
+    locked.password = old
+    locked.capture_states(states(1))
+    assert key_path(locked).read_bytes() == slots
+    with pytest.raises(PasswordError, match="is wrong"):
+        locked.capture()
+    locked.password = Password(b"new")
+    locked.check(3)
+
+
 def test_several_passwords(locked):
     locked.capture_states(states(2))
     opened = unlock(key_path(locked), headers(locked), locked.password.password)

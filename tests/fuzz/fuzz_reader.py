@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ ROOM_BYTES = 3 << 30
 
 CASE_BYTES = 400
 MEMORY_MIB = 512
+ROUND_S = 180
 
 
 def limit_addresses() -> None:
@@ -52,7 +55,7 @@ def run_blind(runner, seed: int, seconds: float, cases: int) -> int:  # type: ig
             print(f"case {done}: run it again with --again {keep(content)}", file=sys.stderr)
             return 1
         done += 1
-    print(tally(runner, done, time.monotonic() - begin), flush=True)
+    tell([tally(runner, done, time.monotonic() - begin)])
     return 0
 
 
@@ -71,9 +74,9 @@ def run_guided(runner, seed: int, seconds: float, home: Path) -> None:  # type: 
             print(f"run it again with --again {keep(content)}", file=sys.stderr)
             raise
         if done % 20 == 0:
-            (home / "tally").write_text(tally(runner, done, time.monotonic() - begin))
+            (home / "tally").write_text(json.dumps(tally(runner, done, time.monotonic() - begin)))
 
-    found.mkdir()
+    found.mkdir(exist_ok=True)
     chooser = random.Random(seed)
     for number in range(100):
         (found / f"seed-{number}").write_bytes(chooser.randbytes(CASE_BYTES))
@@ -88,23 +91,38 @@ def run_guided(runner, seed: int, seconds: float, home: Path) -> None:  # type: 
     atheris.Fuzz()
 
 
-def tally(runner, done: int, taken_s: float) -> str:  # type: ignore[no-untyped-def]
+def tally(runner, done: int, taken_s: float) -> dict[str, float]:  # type: ignore[no-untyped-def]
     from tests.fuzz.case import peak_bytes
 
-    return (
-        f"{done:,} cases in {taken_s:.0f} s, {runner.verdicts['good']:,} spoilt images still good, "
-        f"{runner.verdicts['bad']:,} bad, at most {peak_bytes() >> 20} MiB"
+    return {"cases": done, "seconds": taken_s, **runner.verdicts, "peak_mib": peak_bytes() >> 20}
+
+
+def tell(tallies: list[dict[str, float]]) -> None:
+    """Print what was done."""
+    total = {name: sum(each[name] for each in tallies) for name in ("cases", "seconds", "good", "bad")}
+    print(
+        f"{total['cases']:,.0f} cases in {total['seconds']:.0f} s, {total['good']:,.0f} spoilt images still good, "
+        f"{total['bad']:,.0f} bad, at most {max(each['peak_mib'] for each in tallies):.0f} MiB",
+        flush=True,
     )
 
 
 def guide(asked: argparse.Namespace, home: Path) -> int:
-    """Fuzz with coverage in a process of its own, since libFuzzer never gives one back."""
-    command = [sys.executable, "-m", "tests.fuzz.fuzz_reader", "--guided-in", str(home)]
-    command += ["--seconds", str(asked.seconds), "--seed", str(asked.seed)]
-    code = subprocess.run(command, check=False).returncode
-    if (home / "tally").exists():
-        print((home / "tally").read_text(), flush=True)
-    return code
+    """Fuzz with coverage in processes of their own, since libFuzzer never gives one back, and keeps growing itself."""
+    tallies: list[dict[str, float]] = []
+    end = time.monotonic() + asked.seconds
+    while (left_s := end - time.monotonic()) >= 1:
+        command = [sys.executable, "-m", "tests.fuzz.fuzz_reader", "--guided-in", str(home)]
+        command += ["--seconds", str(min(left_s, ROUND_S)), "--seed", str(asked.seed + len(tallies))]
+        code = subprocess.run(command, check=False).returncode
+        if (home / "tally").exists():
+            tallies.append(json.loads((home / "tally").read_text()))
+            (home / "tally").unlink()
+        if code != 0 or not tallies:
+            return code or 1
+        shutil.rmtree(home / "images")
+    tell(tallies)
+    return 0
 
 
 def play(asked: argparse.Namespace, home: Path) -> int:

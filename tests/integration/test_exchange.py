@@ -121,6 +121,21 @@ def test_a_second_import_is_an_incremental(disks: dict[str, Path], folder: Path,
     assert not leftovers()
 
 
+@needs_fuse
+def test_encrypted_and_in_parts(disks: dict[str, Path], folder: Path, tmp_path: Path):
+    secret = tmp_path / "password"
+    secret.write_text("a password")
+    secret.chmod(0o600)
+    ran = bring_in(disks["vhdx"], folder, "--password-file", secret, "--part-size", "1M", "--json")
+    assert ran.code == 0, str(ran)
+    assert ran.objects[0]["parts"] > 1
+    ran = take_out(folder, tmp_path / "x.qcow2", "qcow2")
+    assert (ran.code, "password" in ran.errors) == (10, True), str(ran)
+    assert not (tmp_path / "x.qcow2").exists()
+    assert take_out(folder, tmp_path / "x.qcow2", "qcow2", "--password-file", secret).code == 0
+    run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(disks["raw"]), str(tmp_path / "x.qcow2"))
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_sizes_that_a_format_cannot_say(name: str, folder: Path, tmp_path: Path):
     raw = tmp_path / "odd.raw"

@@ -20,6 +20,8 @@ _COMMANDS = {
     "restore": ("ops.cli_restore:restore", "Restore a point in time to a file or a device."),
     "password": ("ops.cli_password:password", "Change, add or remove the password of a volume."),
     "serve": ("ops.cli_serve:serve", "Serve a point in time as a read-only disk over NBD."),
+    "ls": ("ops.cli_files:ls", "List files at a point in time: ext4, NTFS."),
+    "cp": ("ops.cli_files:cp", "Copy files out of a point in time."),
     "mount": ("ops.cli_mount:mount", "Mount a point in time, read-only."),
     "unmount": ("ops.cli_mount:unmount", "Take a mount away."),
     "import": ("ops.cli_import:import_image", "Capture the disk in a qcow2, VHD, VHDX, VMDK or raw image."),

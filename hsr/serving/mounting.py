@@ -155,3 +155,27 @@ def _mount_at(at: Path) -> tuple[str, str]:
     if found is None:
         raise ConfigurationError("is not mounted", path=str(at))
     return found
+
+
+@contextlib.contextmanager
+def looked_into(reader: PointReader, *, partition: int | None) -> Iterator[tuple[Path, str | None]]:
+    """Offer a volume, or a partition of it, as a raw file to programs.
+
+    Args:
+        reader: the volume.
+        partition: which partition; None for the only one, or a volume without a table.
+
+    Yields:
+        The file, and what file system is in it (see `file_system_of`).
+
+    Raises:
+        ConfigurationError: FUSE cannot be used, or there is no such partition.
+
+    Crash: this process killed, its child unmounts.
+    """
+    offset, size = choose_partition(reader, partition)
+    kind = _file_system(reader, offset, size)
+    with tempfile.TemporaryDirectory(prefix="rollforward-look-") as folder:
+        room = Path(folder)
+        with FusedPoint(reader, room, {PARTITION: Part(offset, size)}, 0.0):
+            yield room / PARTITION, kind

@@ -200,8 +200,8 @@ class PointReader:
                 packed = self._decryption.packed(record, memoryview(piece))
                 lay_frame(record, stretch.need[row], packed, self._granule_bytes, plain)
             except FormatError as error:
-                path = self._overlay.layers[stretch.layer[row]].path
-                raise type(error)(error.message, path=str(path), offset=int(record["offset"])) from None
+                path, offset = self._overlay.layers[stretch.layer[row]].file.place(int(record["offset"]))
+                raise type(error)(error.message, path=str(path), offset=offset) from None
 
     def extents(self, offset: int, size: int) -> list[tuple[int, bool]]:
         """Say where the volume holds anything, block by block.

@@ -163,7 +163,7 @@ class _Ntfs:
         self.root = Entry("/", _NTFS_ROOT, stat.S_IFDIR | 0o755, 0, "/")
 
     def entries(self, folder: Entry) -> list[Entry]:
-        told = run_tool("ntfsls", "-F", "-i", "-l", "-p", folder.path, "--", self._raw)
+        told = run_tool("ntfsls", "-F", "-i", "-l", "-p", folder.path, self._raw)
         if told.returncode:
             words = told.stderr.decode(errors="replace").strip()
             raise SourceError(f"cannot be listed: {words}", path=folder.path)
@@ -185,14 +185,14 @@ class _Ntfs:
         return found
 
     def time_ns(self, entry: Entry) -> int | None:
-        found = _NTFS_TIME.search(run_tool("ntfsinfo", "-i", entry.number, "--", self._raw).stdout)
+        found = _NTFS_TIME.search(run_tool("ntfsinfo", "-i", entry.number, self._raw).stdout)
         if found is None:
             return None
         time = datetime.strptime(found[1].decode(), "%b %d %H:%M:%S %Y").replace(tzinfo=UTC)
         return int(time.timestamp()) * 1_000_000_000
 
     def read(self, entry: Entry, fd: int) -> None:
-        _stream("ntfscat", ["-i", entry.number, "--", self._raw], entry, fd)
+        _stream("ntfscat", ["-i", entry.number, self._raw], entry, fd)
 
     def link_target(self, entry: Entry) -> bytes:
         raise SourceError("is a link, which cannot be read from NTFS", path=entry.path)

@@ -63,7 +63,7 @@ def ntfs(tiny: TinyVolume, tmp_path: Path) -> TinyVolume:
     run("mkntfs", "-q", "-F", str(tiny.raw))
     for name in ("-rf", "empty", "new\nline"):
         subprocess.run(
-            ["ntfscp", "--", str(tiny.raw), str(tree / name), name], check=True, capture_output=True
+            ["ntfscp", str(tiny.raw), str(tree / name), f"/{name}"], check=True, capture_output=True
         )
     tiny.capture()
     return tiny

@@ -17,6 +17,7 @@ from policies.errors import ChainError, ConfigurationError
 from policies.points import Point
 from storage import kernels
 from storage.overlay import Overlay
+from storage.parts import image_files
 from storage.pipeline import Progress, no_progress
 from storage.replay import BlockReader, Stripe
 
@@ -100,9 +101,9 @@ def check_path(overlay: Overlay) -> None:
 
 
 def _check_target(overlay: Overlay, target: Path) -> None:
-    for layer in overlay.layers:
-        if target.exists() and target.samefile(layer.path):
-            raise ConfigurationError("is one of the images that are to be restored from", path=str(target))
+    files = (path for layer in overlay.layers for path in image_files(layer.path))
+    if target.exists() and any(target.samefile(path) for path in files):
+        raise ConfigurationError("is one of the images that are to be restored from", path=str(target))
 
 
 def _write_volume(overlay: Overlay, reader: BlockReader, disk: RestoreTarget, progress: Progress) -> int:

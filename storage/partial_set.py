@@ -161,14 +161,19 @@ class PartialSet:
         """Remove everything, if it was not published."""
         self._close_part()
         try:
-            if self._first.fd >= 0 and not self._is_published():
-                for part in self._further:
-                    with contextlib.suppress(FileNotFoundError):
-                        if _identity(part.final.lstat()) == part.identity:
-                            part.final.unlink()
-            self._remove_partial_names()
+            with storage_errors(self.target):
+                if self._first.fd >= 0 and not self._is_published():
+                    self._take_names_back()
+                self._remove_partial_names()
+                self._first.discard()  # last: while it is there, a sweep knows the rest for what it is
         finally:
-            self._first.discard()
+            self._first.abandon()
+
+    def _take_names_back(self) -> None:
+        for part in self._further:
+            with contextlib.suppress(FileNotFoundError):
+                if _identity(part.final.lstat()) == part.identity:
+                    part.final.unlink()
 
     def _is_published(self) -> bool:
         """Tell whether the first part has its final name; an error may come after it."""

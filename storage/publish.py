@@ -115,6 +115,11 @@ class PartialFile:
                 self.path.unlink()
             self._close()
 
+    def abandon(self) -> None:
+        """Close the file, if it was not published, and leave it to a sweep."""
+        if self.fd >= 0:
+            self._close()
+
     def _close(self) -> None:
         os.close(self.fd)
         self.fd = -1

@@ -65,6 +65,11 @@ class StoredFile:
         """Return the offset in the image at which a part begins; that of the end, for one part too many."""
         return self._starts[part]
 
+    def place(self, offset: int) -> tuple[Path, int]:
+        """Return which file holds a byte of the image, and its offset there."""
+        part = self.part_at(offset)
+        return self._files[part].path, offset - self._starts[part]
+
     def part_path(self, part: int) -> Path:
         """Return the path of a part."""
         return self._files[part].path

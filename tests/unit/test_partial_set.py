@@ -134,6 +134,24 @@ def test_a_medium_that_fails_while_publishing(tmp_path, monkeypatch, call):
     assert (names(tmp_path), open_files()) == ([], before)
 
 
+def test_a_medium_that_fails_even_at_tidying_up(tmp_path, monkeypatch):
+    """What cannot be removed is left to a sweep: nobody holds it any more."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    before = open_files()
+    written = write_set(tmp_path)
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "unlink", refuse)
+        with pytest.raises(StorageError):
+            written.discard()
+    assert len(names(tmp_path)) == 4
+    assert open_files() == before
+    sweep_partials(tmp_path)
+    assert names(tmp_path) == []
+
+
 def test_there_is_a_largest_number_of_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(partial_set, "PART_NUMBER_MAX", 2)
     with pytest.raises(ConfigurationError, match="needs more than 2 further parts") as caught:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.errors import FormatError, NotAnImageError, StorageError
+from policies.errors import ConfigurationError, FormatError, NotAnImageError, StorageError
 from storage.consolidate import consolidate
 from storage.folder import find_image, look_at, scan_folder
 from storage.image import ImageReader
@@ -160,6 +160,8 @@ def test_reads_may_cross_any_border(made):
         with pytest.raises(FormatError, match="ends too early") as caught:
             file.read(len(content) - 5, 6)
         assert caught.value.path == str(part_path(spanned, 8))
+        assert file.place(PART - 1) == (spanned, PART - 1)
+        assert file.place(3 * PART + 5) == (part_path(spanned, 3), 5)
         assert [file.part_at(offset) for offset in (0, PART - 1, PART, len(content) - 1, 10**9)] == [
             0,
             0,
@@ -320,6 +322,13 @@ def test_restoring_names_the_damaged_part(spanned, filled, tmp_path):
     with pytest.raises(FormatError, match=r"holds what belongs into .*\.sp6") as caught:
         consolidate([spanned], tmp_path / "D_VOL-b001-i003-cm.spi")
     assert caught.value.path == str(blamed)
+
+
+def test_a_restore_never_replaces_a_part_of_what_it_reads(spanned, filled):
+    part = part_path(spanned, 3)
+    with pytest.raises(ConfigurationError, match="one of the images"):
+        filled.restore(3, part, overwrite=True)
+    assert verify_image(spanned).status == "good"
 
 
 def test_a_part_of_another_set_is_told(spanned, filled, quick_path, tmp_path_factory):

@@ -10,6 +10,7 @@ disagree, and a test fails.
 import base64
 import json
 import os
+import re
 import struct
 import sys
 import unicodedata
@@ -117,12 +118,25 @@ def data_key_of(area: bytes, chain_id: bytes, password: str) -> bytes:
     raise NotAnImageError("the password opens no slot")
 
 
+def parts_of(path: Path) -> list[Path]:
+    """The files of an image: the first part, and those that follow it without a gap."""
+    is_full = re.fullmatch(r".*-b\d+-i\d+\.spf", path.name) is not None
+    stem = path.name if is_full else path.stem
+    found = [path]
+    while (part := path.with_name(f"{stem}.sp{len(found)}")).exists():
+        found.append(part)
+    return found
+
+
 class SecondReader:
     """One image: all but the frames is checked when it is made, with a password also what that proves."""
 
     def __init__(self, path: Path, password: str | None = None) -> None:
-        self.path = path
-        self.size = path.stat().st_size
+        self.parts = [(part, part.stat().st_size) for part in parts_of(path)]
+        sizes = [size for _, size in self.parts]
+        need(all(size == sizes[0] for size in sizes[:-1]) and sizes[-1] <= sizes[0], "sizes of the parts")
+        need(len(sizes) == 1 or sizes[-1] > 0, "an empty part")
+        self.size = sum(sizes)
         self._read_trailer()
         self._read_header()
         self._read_points()
@@ -136,9 +150,13 @@ class SecondReader:
             self._open_metadata()
 
     def bytes_at(self, offset: int, length: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            found = file.read(length)
+        found, begin = b"", 0
+        for part, size in self.parts:
+            if begin < offset + length and offset < begin + size:
+                with part.open("rb") as file:
+                    file.seek(max(offset - begin, 0))
+                    found += file.read(offset + length - max(offset, begin))
+            begin += size
         need(len(found) == length, "the file ends too soon")
         return found
 

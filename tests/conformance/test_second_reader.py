@@ -225,7 +225,7 @@ def test_both_refuse_the_same_bytes(path: Path, data: st.DataObject):
         assert kind == "forged" or not good
 
 
-@settings(max_examples=max(100, settings.default.max_examples))
+@settings(max_examples=max(50, settings.default.max_examples // 3))
 @given(st.sampled_from(GOLDEN + LOCKED), st.randoms(use_true_random=False))
 def test_both_refuse_what_the_fuzzer_makes(path: Path, chance: random.Random):
     is_locked = path in LOCKED
@@ -237,3 +237,37 @@ def test_both_refuse_what_the_fuzzer_makes(path: Path, chance: random.Random):
             with_key = verify_image(victim, deep=True, key=chain_key(), from_medium=False)
             if with_key.status == "good":
                 assert second_verdict(victim, PASSWORD) in (None, "key area", "digest of the key area")
+
+
+def stored_in_parts(path: Path, content: bytes, part_bytes: int) -> list[Path]:
+    """Cut an image into parts beside each other, as the page names them."""
+    pieces = [content[at : at + part_bytes] for at in range(0, len(content), part_bytes)]
+    is_full = path.name.endswith("-i002.spf")
+    stem = path.name if is_full else path.stem
+    files = [path, *(path.with_name(f"{stem}.sp{number}") for number in range(1, len(pieces)))]
+    for file, piece in zip(files, pieces, strict=True):
+        file.write_bytes(piece)
+    return files
+
+
+@settings(max_examples=max(15, settings.default.max_examples // 10))
+@given(st.sampled_from(GOLDEN + LOCKED), st.integers(2, 40), st.randoms(use_true_random=False))
+def test_sets_of_parts(path: Path, count: int, chance: random.Random):
+    content = path.read_bytes()
+    with TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as temporary:
+        first = Path(temporary, path.name)
+        files = stored_in_parts(first, content, -(-len(content) // count))
+        assert must_agree(first)
+        assert SecondReader(first).root == SecondReader(path).root
+        kind, victim = chance.choice(["drop", "swap", "cut", "grow", "empty"]), chance.choice(files[1:])
+        if kind == "drop":
+            victim.unlink()
+        elif kind == "swap":
+            here, there = first.read_bytes(), victim.read_bytes()
+            first.write_bytes(there)
+            victim.write_bytes(here)
+        elif kind == "empty":
+            victim.write_bytes(b"")
+        else:
+            victim.write_bytes(victim.read_bytes() + b"\0" if kind == "grow" else victim.read_bytes()[:-1])
+        assert not must_agree(first)

@@ -20,6 +20,7 @@ from storage.key_area import decode_key_area
 from storage.key_files import unlock
 from storage.keys import ChainKey
 from storage.overlay import Overlay
+from storage.parts import part_path
 from storage.replay import BlockReader
 from storage.verify import verify_image
 from tests.command import in_this_process
@@ -90,7 +91,7 @@ class CaseRunner:
         pieces = [content[at : at + part_bytes] for at in range(0, len(content), max(part_bytes, 1))][:20]
         victim.write_bytes(pieces[0] if pieces else b"")
         for number, piece in enumerate(pieces[1:], 1):
-            victim.with_suffix(f".sp{number}").write_bytes(piece)
+            part_path(victim, number).write_bytes(piece)
         return victim
 
     def _read(self, victim: Path, *, in_commands: bool) -> None:

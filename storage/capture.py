@@ -11,7 +11,7 @@ import os
 import platform
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,7 @@ from storage.publish import folder_lock
 from storage.replay import BlockReader, Stripe
 from storage.scan import Frames, VolumeScan
 from storage.seals import CaptureSeal
-from storage.source import VolumeSource
+from storage.source import Access, CaptureStep, Source, VolumeSource
 from storage.writer import ImageWriter, Published
 
 
@@ -88,7 +88,7 @@ class _Work:
 
 
 def capture(
-    source: Path,
+    source: Path | Access,
     folder: Path,
     volume: str,
     *,
@@ -106,7 +106,7 @@ def capture(
     images lead to.
 
     Args:
-        source: raw file or block device, not mounted read-write.
+        source: raw file or block device, not mounted read-write; or another way to a volume.
         folder: managed folder, which must exist.
         volume: name of the volume, the first part of its images' names.
         now: the time of the point, UTC; never earlier than the parent's.
@@ -124,7 +124,7 @@ def capture(
         ConfigurationError: the name of the volume is impossible, no number is left for its image, or its chain is
             not encrypted, though it should be.
         PasswordError: the chain is encrypted, and the password is wrong or missing.
-        SourceError: the source is in use, or fails.
+        SourceError: the source is in use, fails, or showed more than one state while it was read.
         MissingPointError: the chain leads nowhere, since its base is missing or bad.
         FormatError: an image that is needed for the comparison is damaged.
         BusyError: the volume is being captured already.
@@ -134,8 +134,15 @@ def capture(
     """
     check_volume_name(volume)
     lock = folder_lock(folder, f"{volume}.capture", f"a capture of {volume!r}")
-    with lock, VolumeSource(source, called) as opened:
-        work = _prepare(folder, volume, _chain_to_extend(folder, volume, new_base), opened, now)
+    with ExitStack() as stack:
+        stack.enter_context(lock)
+        chain = _chain_to_extend(folder, volume, new_base)
+        parent = chain.parent.end if chain.parent else None
+        step = CaptureStep(parent, PointId(secrets.token_bytes(layout.ID_BYTES)), _keeper(folder, volume))
+        opened: Source = stack.enter_context(
+            VolumeSource(source, called) if isinstance(source, Path) else source.open(step)
+        )
+        work = _prepare(folder, volume, chain, opened, now, step.point_id)
         key_path = key_file_path(folder, volume, work.chain.base)
         keys = keys_for_capture(
             work.header,
@@ -149,16 +156,24 @@ def capture(
         past_cache = work.chain.parent is None  # a base is long, an incremental short
         with ImageWriter(work.target, work.header, past_cache=past_cache, part_bytes=part_bytes) as writer:
             prints, seal = _write_changes(work, opened, writer, progress)
-            opened.check_size()
+            opened.confirm()
             published = writer.finish(seal)
         if keys is not None:
             keys.keep(key_path)
+        if prints is None:
+            return published
         with suppress(StorageError):  # the image is there: without them, the next capture only takes longer
             save_fingerprints(work.prints_path, _state_key(work.header), prints, work.key)
         return published
 
 
-def _prepare(folder: Path, volume: str, chain: _Chain, source: VolumeSource, now: datetime) -> _Work:
+def _keeper(folder: Path, volume: str) -> str:
+    return f"{platform.node()} {os.fsencode(folder.resolve()).decode(errors='replace')} {volume}"
+
+
+def _prepare(
+    folder: Path, volume: str, chain: _Chain, source: Source, now: datetime, point_id: PointId
+) -> _Work:
     if max(chain.base, chain.number) > NUMBER_MAX:
         raise ConfigurationError(
             f"has an image of {volume!r} with the largest number there is",
@@ -167,7 +182,7 @@ def _prepare(folder: Path, volume: str, chain: _Chain, source: VolumeSource, now
         )
     name = image_name(volume, chain.base, chain.number or None).filename()
     prints_path = fingerprints_path(folder, volume, chain.base)
-    return _Work(chain, _header(chain, volume, source, now), folder / name, prints_path)
+    return _Work(chain, _header(chain, volume, source, now, point_id), folder / name, prints_path)
 
 
 def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
@@ -215,11 +230,11 @@ def _refuse_failing_media(images: Sequence[FoundImage], newest_number: int) -> N
             raise image.trouble
 
 
-def _header(chain: _Chain, volume: str, source: VolumeSource, now: datetime) -> ImageHeader:
+def _header(chain: _Chain, volume: str, source: Source, now: datetime, point_id: PointId) -> ImageHeader:
     parent = chain.parent
     granule_bytes = parent.granule_bytes if parent else layout.geometry_for(source.size_bytes)
     if source.size_bytes > layout.MAX_BLOCKS * granule_bytes * layout.GRANULES_PER_BLOCK:
-        raise SourceError(f"is too large for granules of {granule_bytes} bytes", path=str(source.path))
+        raise SourceError(f"is too large for granules of {granule_bytes} bytes", path=source.name)
     time = now.astimezone(UTC)
     if parent is not None:
         time = max(time, parent.end.time)
@@ -227,13 +242,14 @@ def _header(chain: _Chain, volume: str, source: VolumeSource, now: datetime) -> 
         chain_id=parent.chain_id if parent else secrets.token_bytes(layout.ID_BYTES),
         granule_bytes=granule_bytes,
         start=parent.end if parent else None,
-        covers=(Point(PointId(secrets.token_bytes(layout.ID_BYTES)), chain.number, time, source.size_bytes),),
+        covers=(Point(point_id, chain.number, time, source.size_bytes),),
         capture_ids=(secrets.token_bytes(layout.ID_BYTES),),
         metadata={
             "volume": volume,
             "computer": platform.node(),
-            "source": os.fsencode(source.path).decode(errors="replace"),
+            "source": source.name,
             "sector_bytes": 512,
+            **source.facts,
         },
     )
 
@@ -243,14 +259,22 @@ def _state_key(header: ImageHeader) -> StateKey:
 
 
 def _write_changes(
-    work: _Work, source: VolumeSource, writer: ImageWriter, progress: Progress
-) -> tuple[Fingerprints, bytes]:
-    """Scan the source, write what changed; return the fingerprints of the new state, and the seal of its point."""
+    work: _Work, source: Source, writer: ImageWriter, progress: Progress
+) -> tuple[Fingerprints | None, bytes]:
+    """Scan the source, write what changed; return the fingerprints of the new state, and the seal of its point.
+
+    Where only marked stretches are read, there are new fingerprints only if there were those of the parent.
+    """
     scan = VolumeScan(source, work.header.block_bytes, progress, work.key)
     if work.chain.parent is None:
         return scan.prints, _append_all(scan.whole(work.header), work, writer)
     with Overlay(work.chain.path) as overlay:
         before = load_fingerprints(work.prints_path, _state_key(work.chain.parent), work.key)
+        stretches = source.marked()
+        if stretches is not None:
+            frames = scan.marked(work.header, overlay, stretches, before)
+            seal = _append_all(frames, work, writer)
+            return None if before is None or not scan.keeps_prints else scan.prints, seal
         if before is None:
             before = fingerprints_of(overlay, len(scan.prints), work.key)
         return scan.prints, _append_all(scan.difference(work.header, overlay, before), work, writer)

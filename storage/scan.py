@@ -16,10 +16,11 @@ from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
 from storage.fingerprints import Fingerprints
 from storage.header import ImageHeader
 from storage.image import Records
+from storage.marked import MarkedBlocks, batches_of, read_marked, stretches_to_read
 from storage.overlay import Overlay
 from storage.pipeline import THREADS, BufferPool, Progress, ordered_map
 from storage.replay import BlockReader
-from storage.source import VolumeSource
+from storage.source import Source, Stretches
 
 if TYPE_CHECKING:
     from storage.keys import ChainKey, FrameCipher
@@ -95,7 +96,7 @@ class _FrameMasks:
 
 
 class VolumeScan:
-    """One pass over a source. It is used for either of `whole` and `difference`, once.
+    """One pass over a source. It is used for one of `whole`, `difference` and `marked`, once.
 
     Args:
         source: the volume.
@@ -105,10 +106,12 @@ class VolumeScan:
 
     Attributes:
         prints: fingerprints of the source's blocks, complete when the pass is.
+        keeps_prints: whether they are being kept; not where only marked stretches are read, of a volume whose
+            fingerprints are lost or whose size changed.
     """
 
     def __init__(
-        self, source: VolumeSource, block_bytes: int, progress: Progress, key: ChainKey | None = None
+        self, source: Source, block_bytes: int, progress: Progress, key: ChainKey | None = None
     ) -> None:
         self._source = source
         self._key = key
@@ -117,6 +120,7 @@ class VolumeScan:
         self._blocks = -(-source.size_bytes // block_bytes)
         self._blocks_at_once = max(_BATCH_BYTES // block_bytes, 1)
         self._buffers = BufferPool(_AHEAD, self._blocks_at_once * block_bytes)
+        self.keeps_prints = True
         self.prints: Fingerprints = np.zeros((self._blocks, layout.FRAME_DIGEST_BYTES), np.uint8)
 
     def whole(self, header: ImageHeader) -> Iterator[Frames]:
@@ -142,16 +146,57 @@ class VolumeScan:
         """Yield the granules that differ from the overlay's end, as frames of origin 0."""
         reader, coding = BlockReader(overlay, self._key), self._coding(header)
         for blocks, plain in self._changed(before):
-            old = reader.read(blocks)
-            lo, hi = _masks(len(blocks))
-            words = header.granule_bytes // 8
-            kernels.changed_masks(plain.view(np.uint64), old.view(np.uint64), words, lo, hi)
-            _limit(lo, hi, blocks, header)
-            rows = np.flatnonzero((lo | hi) != 0)
+            rows, masks = _differing(blocks, plain, reader.read(blocks), header)
             if len(rows):
-                filled_lo, filled_hi = _nonzero(plain, header.granule_bytes)
-                masks = _FrameMasks(lo[rows], hi[rows], filled_lo[rows], filled_hi[rows])
                 yield from _encode_in_threads(blocks[rows], plain, rows, masks, coding)
+
+    def marked(
+        self,
+        header: ImageHeader,
+        overlay: Overlay,
+        stretches: Iterator[Stretches],
+        before: Fingerprints | None,
+    ) -> Iterator[Frames]:
+        """Yield the granules of marked stretches that differ from the overlay's end, as frames of origin 0.
+
+        Args:
+            header: header of the new image.
+            overlay: leads to the parent point.
+            stretches: all that may differ from it.
+            before: fingerprints of the parent, which those of changed blocks are put into.
+        """
+        parent_bytes = overlay.layers[-1].header.end.volume_bytes
+        self.keeps_prints = before is not None and parent_bytes == self._source.size_bytes
+        if before is not None and self.keeps_prints:
+            self.prints = before
+        reader, coding = BlockReader(overlay, self._key), self._coding(header)
+        wanted = stretches_to_read(stretches, parent_bytes, self._source.size_bytes)
+        batches = batches_of(wanted, self._block_bytes, self._blocks_at_once)
+
+        def read(some: Stretches) -> MarkedBlocks:
+            return read_marked(self._source, some, self._buffers.take(), self._block_bytes)
+
+        with closing(ordered_map(read, batches, ahead=_AHEAD)) as results:
+            for got in results:
+                old = reader.read(got.blocks)
+                got.fill_gaps(old, self._source.size_bytes)
+                rows, masks = _differing(got.blocks, got.plain, old, header)
+                if len(rows):
+                    self._renew_prints(got.blocks[rows], got.plain[rows])
+                    yield from _encode_in_threads(got.blocks[rows], got.plain, rows, masks, coding)
+                self._buffers.give(got.buffer)
+                self._progress(got.end, self._source.size_bytes)
+        self._progress(self._source.size_bytes, self._source.size_bytes)
+
+    def _renew_prints(self, blocks: I64, plain: U8) -> None:
+        """Take the fingerprints of changed blocks, if the others are known."""
+        if not self.keeps_prints:
+            return
+        self.prints[blocks] = 0
+        filled = np.flatnonzero(kernels.filled_blocks(plain.view(np.uint64)))
+        with closing(ordered_map(lambda row: frame_digest(plain[row].data), filled.tolist())) as digests:
+            for row, digest in zip(filled.tolist(), digests, strict=True):
+                self.prints[blocks[row]] = np.frombuffer(digest, np.uint8)
 
     def _coding(self, header: ImageHeader) -> _Coding:
         cipher = self._key.frame_cipher(header.capture_ids[0]) if self._key else None
@@ -230,6 +275,16 @@ def _nonzero(plain: U8, granule_bytes: int) -> tuple[U64, U64]:
     lo, hi = _masks(len(plain))
     kernels.nonzero_masks(plain.view(np.uint64), granule_bytes // 8, lo, hi)
     return lo, hi
+
+
+def _differing(blocks: I64, plain: U8, old: U8, header: ImageHeader) -> tuple[I64, _FrameMasks]:
+    """Compare blocks granule by granule; return the rows that differ, and what their frames hold."""
+    lo, hi = _masks(len(blocks))
+    kernels.changed_masks(plain.view(np.uint64), old.view(np.uint64), header.granule_bytes // 8, lo, hi)
+    _limit(lo, hi, blocks, header)
+    rows = np.flatnonzero((lo | hi) != 0)
+    filled_lo, filled_hi = _nonzero(plain, header.granule_bytes)
+    return rows, _FrameMasks(lo[rows], hi[rows], filled_lo[rows], filled_hi[rows])
 
 
 def _limit(lo: U64, hi: U64, blocks: I64, header: ImageHeader) -> None:

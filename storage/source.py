@@ -1,4 +1,4 @@
-"""The volume to be captured: a raw file or a block device, read as it stands."""
+"""The volume to be captured: what any source of it can do, and one that is a raw file or a block device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from policies.errors import SourceError
+from policies.points import Point, PointId
 
 _BLKGETSIZE64: Final = 0x80081272
 _SYS_BLOCK: Final = Path("/sys/dev/block")
@@ -19,8 +26,85 @@ _MOUNT_TABLE: Final = Path("/proc/self/mountinfo")
 _SWAPS: Final = Path("/proc/swaps")
 
 
+Stretches = npt.NDArray[np.int64]
+"""int64, shape (stretches, 2): first and end byte of each, ascending, apart from each other."""
+
+
+class Source(Protocol):
+    """One state of a volume, open for reading; safe to share between threads."""
+
+    @property
+    def name(self) -> str:
+        """What errors and metadata call it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the volume in bytes."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What the image's metadata tell of how it was read."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer from `offset`.
+
+        Raises:
+            SourceError: the source ends too early, or fails.
+        """
+
+    def read_pieces(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """Fill several buffers, each from its offset; otherwise as `read_into`."""
+
+    def next_stored(self, offset: int) -> int:
+        """Return where the next bytes at or after `offset` lie that may differ from zero; the size if none do.
+
+        Raises:
+            SourceError: the source fails.
+        """
+
+    def marked(self) -> Iterator[Stretches] | None:
+        """Yield, in order, all that may differ from the parent point; None where the source cannot tell.
+
+        Raises:
+            SourceError: the source fails.
+        """
+
+    def confirm(self) -> None:
+        """Make sure, after the last read, that all that was read belongs to one state.
+
+        Raises:
+            SourceError: it does not; nothing may be published.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureStep:
+    """The step of a chain that a source is opened for.
+
+    Attributes:
+        parent: the point that the volume is compared with; None when a base is made.
+        point_id: identity that the new point will have, if it comes to be.
+        keeper: tells the volume's chain from all others on any machine: its folder and name, in words.
+    """
+
+    parent: Point | None
+    point_id: PointId
+    keeper: str
+
+
+class Access(Protocol):
+    """A way to a volume that has to be prepared before it is read, and tidied up afterwards."""
+
+    def open(self, step: CaptureStep) -> AbstractContextManager[Source]:
+        """Make the volume readable while the context lasts; a context that ends without an error was published.
+
+        Raises:
+            SourceError: it cannot be made readable.
+        """
+
+
 class VolumeSource:
-    """A volume open for reading. A context manager; safe to share between threads.
+    """A raw file or a block device, read as it stands. A context manager; safe to share between threads.
 
     Args:
         path: raw file or block device.
@@ -32,6 +116,8 @@ class VolumeSource:
 
     def __init__(self, path: Path, called: Path | None = None) -> None:
         self.path = called or path
+        self.name = os.fsencode(self.path).decode(errors="replace")
+        self.facts: Mapping[str, object] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -69,6 +155,11 @@ class VolumeSource:
             offset += got
             buffer = buffer[got:]
 
+    def read_pieces(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """Fill several buffers, each from its offset; otherwise as `read_into`."""
+        for offset, buffer in pieces:
+            self.read_into(offset, buffer)
+
     def next_stored(self, offset: int) -> int:
         """Return where the next bytes at or after `offset` lie that may differ from zero; the size if none do."""
         try:
@@ -76,7 +167,11 @@ class VolumeSource:
         except OSError as error:
             return self.size_bytes if error.errno == errno.ENXIO else offset
 
-    def check_size(self) -> None:
+    def marked(self) -> Iterator[Stretches] | None:
+        """Tell that nobody marks what changes in a file or on a device."""
+        return None
+
+    def confirm(self) -> None:
         """Make sure that the source is as large as it was when it was opened.
 
         Raises:

@@ -1,0 +1,123 @@
+"""Reading only what is marked as changed; the rest of each touched block is as the parent point has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.source import Source, Stretches
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedBlocks:
+    """Blocks that marked stretches touch.
+
+    Attributes:
+        blocks: int64, ascending: their numbers.
+        plain: uint8, shape (blocks, block bytes); only what is marked has been read.
+        gaps: first and end byte, in the flat `plain`, of all that has not.
+        end: first byte of the volume that lies behind them.
+        buffer: what `plain` is part of.
+    """
+
+    blocks: I64
+    plain: U8
+    gaps: Stretches
+    end: int
+    buffer: U8
+
+    def fill_gaps(self, old: U8, size_bytes: int) -> None:
+        """Complete the blocks.
+
+        Args:
+            old: uint8, shape of `plain`: the same blocks at the parent point.
+            size_bytes: size of the volume, behind which all is zero.
+        """
+        flat, old_flat = self.plain.reshape(-1), old.reshape(-1)
+        for start, stop in self.gaps.tolist():
+            flat[start:stop] = old_flat[start:stop]
+        behind = self.end_of_last_block - size_bytes
+        if behind > 0:
+            flat[flat.size - behind :] = 0
+
+    @property
+    def end_of_last_block(self) -> int:
+        """Where the last block ends, in bytes of the volume."""
+        block_bytes: int = self.plain.shape[1]
+        return (int(self.blocks[-1]) + 1) * block_bytes
+
+
+def stretches_to_read(marked: Iterator[Stretches], parent_bytes: int, size_bytes: int) -> Iterator[Stretches]:
+    """Confine marks to the volume, and add all by which it grew, of which marks may say nothing.
+
+    Args:
+        marked: what is marked.
+        parent_bytes: size of the volume at the parent point.
+        size_bytes: its size now.
+    """
+    known = min(parent_bytes, size_bytes)
+    for some in marked:
+        clipped = np.minimum(some, known)
+        yield clipped[clipped[:, 0] < clipped[:, 1]]
+    if size_bytes > known:
+        yield np.array([[known, size_bytes]], np.int64)
+
+
+def batches_of(stretches: Iterator[Stretches], block_bytes: int, blocks_max: int) -> Iterator[Stretches]:
+    """Gather stretches that touch at most `blocks_max` blocks; no block is in two batches."""
+    held: list[tuple[int, int]] = []
+    count, last = 0, -1
+    for some in stretches:
+        for first_byte, stop in some.tolist():
+            start = first_byte
+            while start < stop:
+                block = start // block_bytes
+                if block > last and count == blocks_max:
+                    yield np.array(held, np.int64)
+                    held, count = [], 0
+                before = max(last, block - 1)
+                last = min((stop - 1) // block_bytes, before + blocks_max - count)
+                end = min(stop, (last + 1) * block_bytes)
+                held.append((start, end))
+                count += last - before
+                start = end
+    if held:
+        yield np.array(held, np.int64)
+
+
+def read_marked(source: Source, stretches: Stretches, buffer: U8, block_bytes: int) -> MarkedBlocks:
+    """Read some stretches, all at once.
+
+    Args:
+        source: where from.
+        stretches: a batch, at least one.
+        buffer: uint8, large enough for all blocks that they touch.
+        block_bytes: size of a block.
+
+    Raises:
+        SourceError: the source fails.
+    """
+    spans = zip(stretches[:, 0] // block_bytes, (stretches[:, 1] - 1) // block_bytes + 1, strict=True)
+    blocks = np.unique(np.concatenate([np.arange(first, stop) for first, stop in spans]))
+    first_rows = np.searchsorted(blocks, stretches[:, 0] // block_bytes)
+    starts = first_rows * block_bytes + stretches[:, 0] % block_bytes
+    stops = starts + stretches[:, 1] - stretches[:, 0]
+    total = len(blocks) * block_bytes
+    content = buffer[:total].data
+    source.read_pieces(
+        [
+            (offset, content[start:stop])
+            for offset, start, stop in zip(
+                stretches[:, 0].tolist(), starts.tolist(), stops.tolist(), strict=True
+            )
+        ]
+    )
+    gaps = np.stack([np.append(0, stops), np.append(starts, total)], axis=1).astype(np.int64)
+    gaps = gaps[gaps[:, 0] < gaps[:, 1]]
+    return MarkedBlocks(blocks, buffer[:total].reshape(-1, block_bytes), gaps, int(stretches[-1, 1]), buffer)

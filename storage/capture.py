@@ -23,7 +23,7 @@ from policies.names import NUMBER_MAX, check_volume_name, image_name
 from policies.points import Point, PointId
 from policies.reach import reachable, shortest_path
 from storage import kernels, layout
-from storage.capture_keys import keys_for_capture
+from storage.capture_keys import CaptureKeys, keys_for_capture
 from storage.digests import frame_digest
 from storage.fingerprints import (
     Fingerprints,
@@ -143,14 +143,7 @@ def capture(
             VolumeSource(source, called) if isinstance(source, Path) else source.open(step)
         )
         work = _prepare(folder, volume, chain, opened, now, step.point_id)
-        key_path = key_file_path(folder, volume, work.chain.base)
-        keys = keys_for_capture(
-            work.header,
-            key_path,
-            work.chain.headers,
-            encrypt=encrypt or work.chain.was_encrypted,
-            passwords=passwords,
-        )
+        keys = _keys(work, volume, encrypt, passwords)
         if keys is not None:
             work = replace(work, header=keys.header, key=keys.unlocked.key)
         past_cache = work.chain.parent is None  # a base is long, an incremental short
@@ -159,12 +152,18 @@ def capture(
             opened.confirm()
             published = writer.finish(seal)
         if keys is not None:
-            keys.keep(key_path)
+            keys.keep()
         if prints is None:
             return published
         with suppress(StorageError):  # the image is there: without them, the next capture only takes longer
             save_fingerprints(work.prints_path, _state_key(work.header), prints, work.key)
         return published
+
+
+def _keys(work: _Work, volume: str, encrypt: bool, passwords: Passwords | None) -> CaptureKeys | None:
+    path = key_file_path(work.target.parent, volume, work.chain.base)
+    encrypt = encrypt or work.chain.was_encrypted
+    return keys_for_capture(work.header, path, work.chain.headers, encrypt=encrypt, passwords=passwords)
 
 
 def _keeper(folder: Path, volume: str) -> str:

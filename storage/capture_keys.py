@@ -20,24 +20,26 @@ class CaptureKeys:
 
     Attributes:
         header: the capture's header, its metadata encrypted and with a copy of the key slots.
+        path: the chain's key file.
         unlocked: the chain's key and slots.
         is_new: whether the chain begins with this capture.
     """
 
     header: ImageHeader
+    path: Path
     unlocked: Unlocked
     is_new: bool
 
-    def keep(self, path: Path) -> None:
+    def keep(self) -> None:
         """Write the key file of a new chain, or one that was lost.
 
         Not being able to is no failure: the image carries a copy, and the next capture tries again.
 
         Crash: the key file is missing, and the copy in the header serves.
         """
-        if self.is_new or not path.exists():
+        if self.is_new or not self.path.exists():
             with suppress(StorageError):
-                save_key_file(path, self.unlocked.newest)
+                save_key_file(self.path, self.unlocked.newest)
 
 
 def keys_for_capture(
@@ -90,4 +92,4 @@ def keys_for_capture(
     else:
         unlocked = new_key(header.chain_id, passwords.new(header.volume))
     with_slots = replace(header, key_area=encode_key_area(unlocked.newest))
-    return CaptureKeys(seal_metadata(with_slots, unlocked.key), unlocked, not encrypted)
+    return CaptureKeys(seal_metadata(with_slots, unlocked.key), key_path, unlocked, not encrypted)

@@ -45,19 +45,27 @@ class SharedFile:
 
     @contextlib.contextmanager
     def descriptor(self) -> Iterator[int]:
-        """Lend the descriptor, open for reading, while the block lasts.
-
-        Raises:
-            StorageError: it cannot be opened any more, or its name leads to another file now.
-        """
-        fd = _pool.take(self)
+        """Lend the descriptor while the block lasts; raises as `take` does."""
+        fd = self.take()
         try:
             yield fd
         finally:
-            _pool.give(self)
+            self.give()
+
+    def take(self) -> int:
+        """Return the descriptor, open for reading; it stays open until `give` follows.
+
+        Raises:
+            StorageError: the file cannot be opened any more, or its name leads to another one now.
+        """
+        return _pool.take(self)
+
+    def give(self) -> None:
+        """Say that the descriptor is no longer needed."""
+        _pool.give(self)
 
     def close(self) -> None:
-        """Close the file; harmless when closed already. Nobody may be reading it."""
+        """Close the file, once nobody reads from it any more; harmless when closed already."""
         _pool.drop(self)
 
     def open_again(self) -> int:
@@ -88,58 +96,76 @@ class SharedFile:
         self._first = first
 
 
+class _Lent:
+    """An open descriptor, and how many read from it now."""
+
+    __slots__ = ("fd", "users")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.users = 0
+
+
 class _Pool:
     """Open descriptors of this process, the longest unused one first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: OrderedDict[SharedFile, int] = OrderedDict()
-        self._lent: dict[SharedFile, tuple[int, int]] = {}
+        self._open: OrderedDict[SharedFile, _Lent] = OrderedDict()
+        self._dropped: dict[SharedFile, _Lent] = {}
 
     def take(self, file: SharedFile) -> int:
         """Return the file's descriptor, which stays open until as many `give` follow."""
         with self._lock:
-            lent = self._lent.get(file)
-            if lent is not None:
-                fd, users = lent
+            lent = self._open.get(file)
+            if lent is None:
+                lent = self._open[file] = _Lent(self._open_file(file))
             else:
-                fd, users = self._idle.pop(file, -1), 0
-                fd = self._open(file) if fd < 0 else fd
-            self._lent[file] = (fd, users + 1)
-            return fd
+                self._open.move_to_end(file)
+            lent.users += 1
+            return lent.fd
 
     def give(self, file: SharedFile) -> None:
         """Take a descriptor back."""
         with self._lock:
-            fd, users = self._lent[file]
-            if users > 1:
-                self._lent[file] = (fd, users - 1)
-            else:
-                del self._lent[file]
-                self._idle[file] = fd
+            lent = self._open.get(file)
+            if lent is not None:
+                lent.users -= 1
+                return
+            lent = self._dropped[file]
+            lent.users -= 1
+            if lent.users == 0:
+                del self._dropped[file]
+                os.close(lent.fd)
 
     def drop(self, file: SharedFile) -> None:
-        """Close a file's descriptor, if it has one."""
+        """Close a file's descriptor, if it has one: now, or when the last reader gives it back."""
         with self._lock:
-            fd = self._idle.pop(file, -1)
-            if fd >= 0:
-                os.close(fd)
+            lent = self._open.pop(file, None)
+            if lent is not None and lent.users:
+                self._dropped[file] = lent
+            elif lent is not None:
+                os.close(lent.fd)
 
-    def _open(self, file: SharedFile) -> int:
+    def _open_file(self, file: SharedFile) -> int:
         limit = _limit()
-        while self._idle and len(self._idle) + len(self._lent) >= limit:
-            self._close_oldest()
+        while len(self._open) >= limit and self._close_oldest():
+            pass
         while True:
             try:
                 return file.open_again()
             except OSError as error:  # others have taken what the limit left
-                if not self._idle:
+                if not self._close_oldest():
                     raise StorageError(f"cannot be opened: {error.strerror}", path=str(file.path)) from error
-                self._close_oldest()
 
-    def _close_oldest(self) -> None:
-        _, fd = self._idle.popitem(last=False)
-        os.close(fd)
+    def _close_oldest(self) -> bool:
+        """Close the longest unused descriptor that nobody reads from; False if there is none."""
+        for file, lent in self._open.items():
+            if lent.users == 0:
+                del self._open[file]
+                os.close(lent.fd)
+                return True
+        return False
 
 
 def _limit() -> int:

@@ -85,6 +85,9 @@ class StoredFile:
             TruncatedError: the image ends before the last piece is full.
             StorageError: the medium fails.
         """
+        if len(self._files) == 1:
+            self.read_part(0, offset, pieces)
+            return
         part = self.part_at(offset)
         left = list(pieces)
         while part < len(self._files) - 1:
@@ -105,7 +108,9 @@ class StoredFile:
             pieces: writable buffers.
         """
         at = 0
-        with self._files[part].descriptor() as fd:
+        file = self._files[part]
+        fd = file.take()
+        try:
             while at < len(pieces):
                 group = list(pieces[at : at + _MAX_VECTORS])
                 at += len(group)
@@ -116,6 +121,8 @@ class StoredFile:
                     wanted -= got
                     if wanted:
                         group = _rest(group, got)
+        finally:
+            file.give()
 
     def _read_some(self, fd: int, part: int, offset: int, group: list[memoryview]) -> int:
         path = str(self._files[part].path)

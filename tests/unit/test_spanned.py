@@ -448,6 +448,17 @@ def test_a_file_that_was_replaced_meanwhile_is_not_read_on(tmp_path, few_descrip
     assert open_files() == before
 
 
+def test_a_file_that_is_closed_under_its_readers_stays_open_for_them(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    file = SharedFile(path)
+    before = open_files()
+    with file.descriptor() as fd:
+        file.close()
+        assert os.pread(fd, 9, 0) == b"content"
+    assert open_files() == before - {str(path)}
+
+
 def test_looking_at_a_set_costs_no_listing(made, monkeypatch):
     """A folder of many images is listed once, not once for each."""
     listed = []

@@ -143,9 +143,7 @@ def capture(
             VolumeSource(source, called) if isinstance(source, Path) else source.open(step)
         )
         work = _prepare(folder, volume, chain, opened, now, step.point_id)
-        keys = _keys(work, volume, encrypt, passwords)
-        if keys is not None:
-            work = replace(work, header=keys.header, key=keys.unlocked.key)
+        work, keys = _with_keys(work, volume, encrypt, passwords)
         past_cache = work.chain.parent is None  # a base is long, an incremental short
         with ImageWriter(work.target, work.header, past_cache=past_cache, part_bytes=part_bytes) as writer:
             prints, seal = _write_changes(work, opened, writer, progress)
@@ -160,10 +158,14 @@ def capture(
         return published
 
 
-def _keys(work: _Work, volume: str, encrypt: bool, passwords: Passwords | None) -> CaptureKeys | None:
+def _with_keys(
+    work: _Work, volume: str, encrypt: bool, passwords: Passwords | None
+) -> tuple[_Work, CaptureKeys | None]:
+    """Open or draw the keys of a capture that is to be encrypted."""
     path = key_file_path(work.target.parent, volume, work.chain.base)
     encrypt = encrypt or work.chain.was_encrypted
-    return keys_for_capture(work.header, path, work.chain.headers, encrypt=encrypt, passwords=passwords)
+    keys = keys_for_capture(work.header, path, work.chain.headers, encrypt=encrypt, passwords=passwords)
+    return (replace(work, header=keys.header, key=keys.unlocked.key), keys) if keys else (work, None)
 
 
 def _keeper(folder: Path, volume: str) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ops.capture_source import SourceArgument
 from ops.part_size import part_size_option, parts_words
 from ops.passwords import PasswordSource, password_option
 from ops.show import plain, print_json, progress_bar, published_fields, size_words
+
+if TYPE_CHECKING:
+    from storage.nbd_uri import NbdUri
 
 
 @click.command(
@@ -17,12 +22,14 @@ from ops.show import plain, print_json, progress_bar, published_fields, size_wor
 Examples:
   rollforward capture disk.raw --into /backup --volume DATA
   rollforward capture /dev/vg/snap --into /backup --volume "Büro C" --json
+  rollforward capture nbd://server:10809/disk --into /backup --volume DATA
+  rollforward capture "nbd+unix:///disk?socket=/run/nbd.sock" --into /backup --volume DATA
   rollforward capture disk.raw --into /backup --volume DATA --encrypt
   rollforward capture disk.raw --into /backup --volume DATA --part-size 4G
   rollforward capture disk.raw --into /backup --volume DATA --password-file /root/data.password
 """
 )
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("source", type=SourceArgument())
 @click.option(
     "--into",
     "folder",
@@ -37,7 +44,7 @@ Examples:
 @part_size_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def capture(
-    source: Path,
+    source: Path | NbdUri,
     folder: Path,
     volume: str,
     new_base: bool,
@@ -46,7 +53,7 @@ def capture(
     part_bytes: int | None,
     as_json: bool,
 ) -> None:
-    """Capture the present state of SOURCE, a raw file or a block device.
+    """Capture the present state of SOURCE: a raw file, a block device, or an NBD export that is read-only.
 
     The first capture of a volume writes a base image, NAME-b001.spf; each later one an incremental with just what
     changed, NAME-b001-i001.spi and so on. A device that is mounted read-write is refused: capture a snapshot.
@@ -55,12 +62,13 @@ def capture(
     password. An encrypted volume stays encrypted, and each capture of it takes the password.
     """
     from storage.capture import capture as capture_volume
+    from storage.source_nbd import NbdAccess
 
     passwords = PasswordSource(password_file)
     passwords.ask_before_capture(folder, volume, begins=new_base, encrypt=encrypt)
     with progress_bar(f"Capturing {volume}", quiet=as_json) as progress:
         made = capture_volume(
-            source,
+            source if isinstance(source, Path) else NbdAccess(source),
             folder,
             volume,
             now=datetime.now(UTC),

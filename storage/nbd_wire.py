@@ -44,6 +44,11 @@ STATUS: Final = Struct(">II")
 """Size of an extent, and its flags."""
 U16: Final = Struct(">H")
 U32: Final = Struct(">I")
+U64: Final = Struct(">Q")
+HOLE: Final = Struct(">QI")
+"""What a chunk of a hole holds: offset and size."""
+ERROR: Final = Struct(">IH")
+"""What a chunk of an error begins with: the error, and the bytes of words that follow."""
 
 SERVER_MAGIC: Final = b"NBDMAGIC"
 OPTION_MAGIC: Final = b"IHAVEOPT"
@@ -146,6 +151,21 @@ class ChunkType(IntEnum):
 
 CHUNK_DONE: Final = 1
 """Chunk flag: the last one of its reply."""
+
+ERROR_KIND: Final = 1 << 15
+"""Set in the type of every chunk that reports an error."""
+
+ANSWER_ERROR: Final = 1 << 31
+"""Set in the type of every answer that refuses an option."""
+
+READS_ZERO: Final = 2
+"""Flag of an extent in `base:allocation` that reads as zero."""
+
+DIRTY_BITMAP: Final = b"qemu:dirty-bitmap:"
+"""How the names of meta contexts begin that show a dirty bitmap of qemu."""
+
+DIRTY: Final = 1
+"""Flag of an extent in such a context that was written to."""
 
 HOLE_ZERO: Final = 3
 """Status of an extent that is not stored and reads as zero."""

@@ -1,0 +1,29 @@
+"""What `rollforward capture` reads: a file, a device, or an NBD export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from storage.nbd_uri import NbdUri
+
+
+class SourceArgument(click.ParamType["Path | NbdUri"]):
+    """A raw file or block device that exists, or the URI of an NBD export."""
+
+    name = "source"
+    _path = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(
+        self, value: str | Path | NbdUri, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | NbdUri:
+        """Tell one from the other."""
+        from storage.nbd_uri import is_nbd_uri, parse_nbd_uri
+
+        if isinstance(value, str) and is_nbd_uri(value):
+            return parse_nbd_uri(value)
+        path: Path = self._path.convert(value, param, ctx)  # type: ignore[arg-type]
+        return path

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.consolidate import _is_taken
+from actors.listing import list_images
 from policies.errors import BusyError, ConfigurationError, StorageError
 from storage import output, partial_set
 from storage.consolidate import consolidate
@@ -223,6 +225,18 @@ def test_a_crash_at_any_step_leaves_all_or_nothing(tmp_path):
                 written.publish()
         assert [name for name in names(folder) if name != "E_VOL-b001.sp1"] == WHOLE
     assert 0 < published < steps
+
+
+def test_the_agent_takes_no_notice_of_what_a_crash_left(tmp_path):
+    killed_after(tmp_path, 8)
+    assert any(name in WHOLE for name in names(tmp_path))
+    assert list_images(tmp_path) == {}
+    assert not _is_taken(tmp_path / NAME), "it is swept away"
+    assert names(tmp_path) == []
+    (tmp_path / WHOLE[1]).write_bytes(b"a rest that may be dear to somebody")
+    assert list(list_images(tmp_path)) == [NAME]
+    assert _is_taken(tmp_path / NAME)
+    assert names(tmp_path) == [WHOLE[1]]
 
 
 def test_a_sweep_that_dies_is_carried_on(tmp_path):

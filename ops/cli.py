@@ -17,6 +17,7 @@ _COMMANDS = {
     "verify": ("ops.cli_verify:verify", "Prove images, byte for byte."),
     "chain": ("ops.cli_chain:chain", "Show a folder's points, images, gaps and forks."),
     "consolidate": ("ops.cli_consolidate:consolidate", "Roll images up into one."),
+    "squash": ("ops.cli_squash:squash", "Code anew what takes more room than it should."),
     "restore": ("ops.cli_restore:restore", "Restore a point in time to a file or a device."),
     "password": ("ops.cli_password:password", "Change, add or remove the password of a volume."),
     "serve": ("ops.cli_serve:serve", "Serve a point in time as a read-only disk over NBD."),

@@ -28,10 +28,14 @@ class Connection(asyncio.BufferedProtocol):
 
     Args:
         serve: talks with the client; the connection ends when it returns.
+        lost: called when the connection is closed.
     """
 
-    def __init__(self, serve: Callable[[Connection], Awaitable[None]]) -> None:
+    def __init__(
+        self, serve: Callable[[Connection], Awaitable[None]], lost: Callable[[Connection], None]
+    ) -> None:
         self._serve = serve
+        self._lost = lost
         self._transport: asyncio.Transport
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -42,6 +46,7 @@ class Connection(asyncio.BufferedProtocol):
         self._stuck: asyncio.TimerHandle | None = None
         self._consume: Callable[[], None] | None = None
         self.is_lost = False
+        self.made = asyncio.Event()
         self.closed = asyncio.Event()
         self.has_tls = False
         self._task: asyncio.Task[None]
@@ -54,15 +59,16 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         self._task = asyncio.get_running_loop().create_task(self._talk())
+        self.made.set()
 
     async def _talk(self) -> None:
         try:
             await self._serve(self)
         finally:
             if self._may_write.is_set():
-                self._transport.close()
+                self.end()
             else:
-                self._transport.abort()
+                self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Give room for bytes; there always is some while the transport reads."""
@@ -95,10 +101,12 @@ class Connection(asyncio.BufferedProtocol):
         self._may_write.set()
         self.closed.set()
         self._unstick()
+        self._lost(self)
 
     def pause_writing(self) -> None:
         """Hold answers back; a client that leaves them for long is cut off."""
         self._may_write.clear()
+        self._unstick()
         self._stuck = asyncio.get_running_loop().call_later(_STUCK_S, self._transport.abort)
 
     def resume_writing(self) -> None:
@@ -190,8 +198,10 @@ class Connection(asyncio.BufferedProtocol):
         consume()
 
     def end(self) -> None:
-        """Close the connection once what was written is sent; `closed` tells when."""
+        """Close the connection once what was written is sent, or the client leaves it; `closed` tells when."""
         if not self.is_lost:
+            self._unstick()
+            self._stuck = asyncio.get_running_loop().call_later(_STUCK_S, self._transport.abort)
             self._transport.close()
 
     def abort(self) -> None:

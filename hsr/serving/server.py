@@ -26,6 +26,8 @@ HANDSHAKE_S: Final = 30.0
 _CLIENTS_MAX: Final = 256
 _REPLIES_BYTES: Final = 256 << 20
 _FINISH_S: Final = 10.0
+_ROUNDS: Final = 4
+"""Of the event loop, within which a client that was accepted last becomes a connection."""
 
 _log = structlog.get_logger("serve")
 
@@ -84,8 +86,20 @@ class NbdServer:
         name = self._listener.sockets[0].getsockname()
         return name[0], name[1]
 
+    async def _finish_all(self) -> None:
+        left = list(self._connections)
+        for connection in left:
+            await connection.made.wait()
+            transmission = self._connections.get(connection)
+            if transmission is None:
+                connection.abort()
+            else:
+                transmission.finish()
+        for connection in left:
+            await connection.closed.wait()
+
     def _welcome(self) -> Connection:
-        connection = Connection(self._talk)
+        connection = Connection(self._talk, self._forget)
         self._connections[connection] = None
         return connection
 
@@ -102,8 +116,9 @@ class NbdServer:
                 await transmission.run()
         except (OSError, TimeoutError) as error:
             _log.info("client_dropped", text=str(error) or "did not choose an export in time")
-        finally:
-            del self._connections[connection]
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
 
     def _tell_failure(self, error: RollforwardError) -> None:
         place = (error.path, error.offset)
@@ -114,17 +129,21 @@ class NbdServer:
     async def close(self) -> None:
         """Take no more clients and requests, answer those taken, hang up."""
         if self._listener is not None:
+            for (
+                listening
+            ) in self._listener.sockets:  # those accepted already would break on a closed listener
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            for _ in range(_ROUNDS):
+                await asyncio.sleep(0)
             self._listener.close()
-        for connection, transmission in list(self._connections.items()):
-            if transmission is None:
-                connection.abort()
-            else:
-                transmission.finish()
-        waits = [asyncio.ensure_future(connection.closed.wait()) for connection in self._connections]
-        if waits:
-            await asyncio.wait(waits, timeout=_FINISH_S)
-        for connection in list(self._connections):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_S):
+                await self._finish_all()
+        left = [connection for connection in self._connections if connection.made.is_set()]
+        for connection in left:
             connection.abort()
+        for connection in left:
+            await connection.closed.wait()
         self._threads.shutdown(cancel_futures=True)
 
 

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from ops.capture_source import SourceArgument
+from ops.capture_options import Reading, reading_options
+from ops.interruption import Interruption
 from ops.part_size import part_size_option, parts_words
 from ops.passwords import PasswordSource, password_option
 from ops.show import plain, print_json, progress_bar, published_fields, size_words
 
 if TYPE_CHECKING:
-    from storage.nbd_uri import NbdUri
+    from storage.writer import Published
 
 
-@click.command(
-    epilog="""\b
+_EXAMPLES: Final = """\b
 Examples:
   rollforward capture disk.raw --into /backup --volume DATA
   rollforward capture /dev/vg/snap --into /backup --volume "Büro C" --json
-  rollforward capture nbd://server:10809/disk --into /backup --volume DATA
-  rollforward capture "nbd+unix:///disk?socket=/run/nbd.sock" --into /backup --volume DATA
   rollforward capture disk.raw --into /backup --volume DATA --encrypt
   rollforward capture disk.raw --into /backup --volume DATA --part-size 4G
   rollforward capture disk.raw --into /backup --volume DATA --password-file /root/data.password
+  rollforward capture nbd://server:10809/disk --into /backup --volume DATA
+  rollforward capture "nbd+unix:///disk?socket=/run/nbd.sock" --into /backup --volume DATA
+  rollforward capture --qmp /run/web01.qmp --node disk0 --into /backup --volume WEB01
 """
-)
-@click.argument("source", type=SourceArgument())
+
+
+@click.command(epilog=_EXAMPLES)
+@reading_options
 @click.option(
     "--into",
     "folder",
@@ -44,7 +47,7 @@ Examples:
 @part_size_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def capture(
-    source: Path | NbdUri,
+    reading: Reading,
     folder: Path,
     volume: str,
     new_base: bool,
@@ -58,17 +61,25 @@ def capture(
     The first capture of a volume writes a base image, NAME-b001.spf; each later one an incremental with just what
     changed, NAME-b001-i001.spi and so on. A device that is mounted read-write is refused: capture a snapshot.
 
+    The disk of a running guest is captured through its qemu, with --qmp and --node in place of SOURCE. The guest
+    writes on, while one moment of its disk is read; from the second capture on, only what a dirty bitmap marks.
+
     With --encrypt, or a password file, a new chain is encrypted; there is no way to its contents without the
     password. An encrypted volume stays encrypted, and each capture of it takes the password.
     """
     from storage.capture import capture as capture_volume
-    from storage.source_nbd import NbdAccess
 
+    access = reading.access()
     passwords = PasswordSource(password_file)
     passwords.ask_before_capture(folder, volume, begins=new_base, encrypt=encrypt)
-    with progress_bar(f"Capturing {volume}", quiet=as_json) as progress:
+    with Interruption() as interruption, progress_bar(f"Capturing {volume}", quiet=as_json) as show:
+
+        def progress(done_bytes: int, total_bytes: int) -> None:
+            interruption.check()
+            show(done_bytes, total_bytes)
+
         made = capture_volume(
-            source if isinstance(source, Path) else NbdAccess(source),
+            access,
             folder,
             volume,
             now=datetime.now(UTC),
@@ -78,9 +89,14 @@ def capture(
             part_bytes=part_bytes,
             progress=progress,
         )
+    _tell(made, [] if isinstance(access, Path) else access.notes, as_json=as_json)
+
+
+def _tell(made: Published, notes: list[str], *, as_json: bool) -> None:
     kind = "base" if made.header.start is None else "incremental"
     if as_json:
-        print_json(published_fields(made, kind))
+        read = made.header.metadata.get("read", "whole")
+        print_json({**published_fields(made, kind), "read": read, "notes": notes})
         return
     number = made.header.end.number
     click.echo(
@@ -88,3 +104,5 @@ def capture(
         f"{'used' if kind == 'base' else 'changed'}, {size_words(made.stored_bytes)} stored"
         f"{parts_words(made.parts)}"
     )
+    for note in notes:
+        click.echo(f"note: {plain(note)}", err=True)

@@ -93,7 +93,13 @@ class CaptureStep:
 
 
 class Access(Protocol):
-    """A way to a volume that has to be prepared before it is read, and tidied up afterwards."""
+    """A way to a volume that has to be prepared before it is read, and tidied up afterwards.
+
+    Attributes:
+        notes: what the caller should be told when all is over.
+    """
+
+    notes: list[str]
 
     def open(self, step: CaptureStep) -> AbstractContextManager[Source]:
         """Make the volume readable while the context lasts; a context that ends without an error was published.

@@ -26,10 +26,14 @@ class NbdAccess:
 
     Args:
         uri: the export, which nobody may write to.
+
+    Attributes:
+        notes: what the caller should be told: nothing here.
     """
 
     def __init__(self, uri: NbdUri) -> None:
         self._uri = uri
+        self.notes: list[str] = []
 
     def open(self, step: CaptureStep) -> NbdSource:
         """Connect.
@@ -66,7 +70,7 @@ class NbdSource:
         contexts = [wire.ALLOCATION] if self._bitmap is None else [wire.ALLOCATION, self._bitmap]
         self._client = NbdClient(uri, contexts)
         self.name = called or str(uri)
-        self.facts: Mapping[str, object] = {}
+        self.facts: Mapping[str, object] = {} if bitmap is None else {"read": "marked"}
         self.size_bytes = self._client.terms.size_bytes
         try:
             self._check(must_be_read_only)

@@ -176,7 +176,8 @@ def test_capture_in_json(tiny):
         done = rollforward("capture", tiny.raw, "--into", tiny.folder, "--volume", "D_VOL", "--json")
         assert (done.code, done.errors) == (0, "")
         (line,) = done.objects
-        assert list(line) == IMAGE_KEYS
+        assert list(line) == [*IMAGE_KEYS, "read", "notes"]
+        assert (line["read"], line["notes"]) == ("whole", [])
         lines.append(line)
         tiny.put(100, b"changed")
     base, first = lines

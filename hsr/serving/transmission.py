@@ -102,6 +102,7 @@ class Transmission:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             await self.settle()
         finally:
+            self._is_over.set()
             for task in (*waits, *self._tasks):
                 task.cancel()
 

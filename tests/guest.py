@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 from storage.qmp import QmpClient
 from tests.commands import run, tool
@@ -28,18 +29,19 @@ class Guest:
         folder: where sockets lie.
         disk: the disk's file.
         kind: its format.
+        export: name of the export that the guest writes to.
     """
 
-    def __init__(self, folder: Path, disk: Path, kind: str) -> None:
+    def __init__(self, folder: Path, disk: Path, kind: str, export: str = "guest") -> None:
         self.control, self.nbd = folder / "qmp", folder / "nbd"
         node = json.dumps(
             {"driver": kind, "node-name": NODE, "file": {"driver": "file", "filename": str(disk)}}
         )
-        export = {"type": "nbd", "id": "guest", "node-name": NODE, "name": "guest", "writable": True}
+        writable = {"type": "nbd", "id": "guest", "node-name": NODE, "name": export, "writable": True}
         self.process = subprocess.Popen(
             [tool("qemu-storage-daemon"), "--blockdev", node,
              "--nbd-server", f"addr.type=unix,addr.path={self.nbd},max-connections=8",
-             "--export", json.dumps(export), "--chardev", f"socket,path={self.control},server=on,wait=off,id=qmp",
+             "--export", json.dumps(writable), "--chardev", f"socket,path={self.control},server=on,wait=off,id=qmp",
              "--monitor", "chardev=qmp", "--pidfile", str(folder / "pid")],
         )  # fmt: skip
         try:
@@ -54,20 +56,20 @@ class Guest:
     def uri(self) -> str:
         return f"nbd+unix:///?socket={self.nbd}"
 
-    def bitmaps(self) -> list[str]:
+    def asked(self, command: str, **arguments: object) -> list[dict[str, Any]]:
         with QmpClient(self.control) as qmp:
-            nodes = qmp.execute("query-named-block-nodes", flat=True)
-            return [bitmap["name"] for node in nodes for bitmap in node.get("dirty-bitmaps", [])]
+            return cast("list[dict[str, Any]]", qmp.execute(command, **arguments))
+
+    def bitmaps(self) -> list[str]:
+        nodes = self.asked("query-named-block-nodes", flat=True)
+        return [bitmap["name"] for node in nodes for bitmap in node.get("dirty-bitmaps", [])]
 
     def things(self) -> tuple[list[str], list[str], list[str]]:
         """Name jobs, exports and nodes."""
-        with QmpClient(self.control) as qmp:
-            return (
-                [job["id"] for job in qmp.execute("query-jobs")],
-                [export["id"] for export in qmp.execute("query-block-exports")],
-                [node["node-name"] for node in qmp.execute("query-named-block-nodes", flat=True)
-                 if not node["node-name"].startswith("#")],
-            )  # fmt: skip
+        jobs = [job["id"] for job in self.asked("query-jobs")]
+        exports = [export["id"] for export in self.asked("query-block-exports")]
+        nodes = [node["node-name"] for node in self.asked("query-named-block-nodes", flat=True)]
+        return jobs, exports, [name for name in nodes if not name.startswith("#")]
 
     def stop(self) -> None:
         self.process.terminate()
@@ -75,8 +77,8 @@ class Guest:
 
 
 @contextlib.contextmanager
-def running_guest(folder: Path, disk: Path, kind: str = "raw") -> Iterator[Guest]:
-    guest = Guest(folder, disk, kind)
+def running_guest(folder: Path, disk: Path, kind: str = "raw", export: str = "guest") -> Iterator[Guest]:
+    guest = Guest(folder, disk, kind, export)
     try:
         yield guest
     finally:
@@ -146,7 +148,7 @@ class Writer:
 
     def must_be_a_moment(self, state: bytes) -> int:
         """Check that a state is what the disk held after some write and before the next; say after how many."""
-        (counted,) = struct.unpack_from("<Q", state)
+        counted: int = struct.unpack_from("<Q", state)[0]
         expected = bytearray(self._first)
         for at, page in self.log[: counted + 1] if counted < len(self.log) else self.log[:0]:
             expected[at : at + PAGE] = page

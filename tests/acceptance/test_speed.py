@@ -15,7 +15,7 @@ from tests.acceptance.conftest import Tell
 pytestmark = pytest.mark.acceptance
 
 
-@pytest.mark.parametrize("comparison", ["consolidate", "restore", "verify", "capture", "help"])
+@pytest.mark.parametrize("comparison", ["consolidate", "restore", "verify", "capture", "bitmap", "help"])
 def test_speed(tell: Tell, comparison: str) -> None:
     tell(comparison, lambda: _measure(comparison))
 

@@ -20,7 +20,7 @@ def test_small_run() -> None:
     head, *rows = map(json.loads, done.stdout.splitlines())
     assert "cores" in head["machine"][0]
     subjects = [row["subject"] for row in rows]
-    captures = ["capture of a base", "incremental capture"]
+    captures = ["capture of a base", "incremental capture", "incremental, dirty bitmap"]
     assert subjects == [
         *["consolidate"] * 5,
         "restore to raw",

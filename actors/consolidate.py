@@ -19,9 +19,10 @@ from actors.listing import list_images, stamp_image
 from actors.taking_in import take_in
 from actors.trying import holding_chain, trying
 from policies.calendar import day_bounds, day_of
+from policies.differentials import differential_below_merged
 from policies.errors import ChainError, FormatError, StorageError
 from policies.merging import MergePlan, plan_merge
-from policies.names import image_name, parse_image_name
+from policies.names import ImageName, image_name, parse_image_name
 from policies.points import Span
 from policies.rollup import DueRollup, due_dailies
 from storage.catalog.attempts import Admission, Work, begin_attempt, end_attempt
@@ -169,7 +170,7 @@ def _not_yet_taken_in(state: _State, last_number: int) -> str | None:
             continue
         known_stamp, known_state = state.known.get(file_name, (None, ImageState.MISSING))
         arriving = known_state in (ImageState.SETTLING, ImageState.MISSING) or known_stamp != stamp
-        if arriving and (name.number or 0) <= last_number + 1:
+        if arriving and name.point_number <= last_number + 1:
             return file_name
     return None
 
@@ -189,7 +190,7 @@ def _try_to_begin(
     if unverified:
         return _Pending(state, state.chain.next_due_at, f"verification of {', '.join(unverified)}")
     chain = state.chain
-    name = image_name(chain.volume, chain.base_number, due.upto.number, (due.tier,)).filename()
+    name = _name_of(state, due, plan).filename()
     target = Path(state.folder.path) / name
     try:
         if _is_taken(target):
@@ -204,6 +205,12 @@ def _try_to_begin(
         kind = EventKind.QUARANTINED if admitted.admission is Admission.QUARANTINED else EventKind.FAILED
         context.note(session, kind, name, admitted.reason, folder_id=chain.folder_id, chain_id=chain.id)
     return _Pending(state, admitted.retry_at or _day_end(state), admitted.reason)
+
+
+def _name_of(state: _State, due: DueRollup, plan: MergePlan) -> ImageName:
+    below = differential_below_merged(plan.sources)
+    chain = state.chain
+    return image_name(chain.volume, chain.base_number, due.upto.number, (due.tier,), differential=below)
 
 
 def _is_taken(target: Path) -> bool:
@@ -291,7 +298,7 @@ def _record(context: AgentContext, session: Session, task: _Task, published: Pub
     stamp = stamp_image(published.path)
     if stamp is None:
         raise StorageError("is gone as soon as it was published", path=str(published.path))
-    name = image_name(chain.volume, chain.base_number, task.due.upto.number, (task.due.tier,))
+    name = _name_of(task.state, task.due, task.plan)
     known = _image_named(session, chain.folder_id, stamp.name)
     image = take_in(context, session, chain.folder_id, known, stamp, look_at(published.path, name))
     image.root = published.root

@@ -30,7 +30,7 @@ def list_images(folder: Path) -> dict[str, FileStamp]:
         OSError: the folder cannot be read.
     """
     found = _look(folder)
-    names = sorted(found, key=lambda name: (name.volume, name.base, name.number or 0, name.filename()))
+    names = sorted(found, key=lambda name: (name.volume, name.base, name.point_number, name.filename()))
     return {name.filename(): _stamp(name.filename(), found[name]) for name in names}
 
 

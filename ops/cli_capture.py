@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ops.capture_options import Reading, reading_options
+from ops.differential_options import differential_of, differential_options
 from ops.interruption import Interruption
 from ops.part_size import part_size_option, parts_words
 from ops.passwords import PasswordSource, password_option
 from ops.show import plain, print_json, progress_bar, published_fields, size_words
+from policies.names import parse_image_name
+from storage.folder import kind_of
 
 if TYPE_CHECKING:
     from storage.writer import Published
@@ -22,6 +25,7 @@ _EXAMPLES: Final = """\b
 Examples:
   rollforward capture disk.raw --into /backup --volume DATA
   rollforward capture /dev/vg/snap --into /backup --volume "Büro C" --json
+  rollforward capture disk.raw --into /backup --volume DATA --differential
   rollforward capture disk.raw --into /backup --volume DATA --encrypt
   rollforward capture disk.raw --into /backup --volume DATA --part-size 4G
   rollforward capture disk.raw --into /backup --volume DATA --password-file /root/data.password
@@ -42,6 +46,7 @@ Examples:
 )
 @click.option("--volume", required=True, help="Name of the volume; images are named after it.")
 @click.option("--new-base", is_flag=True, help="Begin a new chain with a new base image.")
+@differential_options
 @click.option("--encrypt", is_flag=True, help="Encrypt the new chain; implied by a password file.")
 @password_option
 @part_size_option
@@ -51,6 +56,8 @@ def capture(
     folder: Path,
     volume: str,
     new_base: bool,
+    differential: bool,
+    of: int | None,
     encrypt: bool,
     password_file: Path | None,
     part_bytes: int | None,
@@ -60,6 +67,7 @@ def capture(
 
     The first capture of a volume writes a base image, NAME-b001.spf; each later one an incremental with just what
     changed, NAME-b001-i001.spi and so on. A device that is mounted read-write is refused: capture a snapshot.
+    A differential, NAME-b001-d002.spi, needs the base and no other image; NAME-b001-d002-i003.spi goes on from it.
 
     The disk of a running guest is captured through its qemu, with --qmp and --node in place of SOURCE. The guest
     writes on, while one moment of its disk is read; from the second capture on, only what a dirty bitmap marks.
@@ -84,6 +92,7 @@ def capture(
             volume,
             now=datetime.now(UTC),
             new_base=new_base,
+            differential_of=differential_of(differential, of),
             encrypt=encrypt or passwords.given is not None,
             passwords=passwords,
             part_bytes=part_bytes,
@@ -93,7 +102,7 @@ def capture(
 
 
 def _tell(made: Published, notes: list[str], *, as_json: bool) -> None:
-    kind = "base" if made.header.start is None else "incremental"
+    kind = kind_of(parse_image_name(made.path.name), made.header)
     if as_json:
         read = made.header.metadata.get("read", "whole")
         print_json({**published_fields(made, kind), "read": read, "notes": notes})

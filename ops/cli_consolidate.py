@@ -62,7 +62,7 @@ def consolidate(
     start = None if after is None else chain.point(after)
     end = chain.point(upto)
     plan = chain.merge(start, end)
-    target = chain.target(end, None if tier is None else Tier(tier))
+    target = chain.target(plan, None if tier is None else Tier(tier))
     with progress_bar(f"Consolidating {len(plan.sources)} images", quiet=as_json) as progress:
         sources = [folder / span.name for span in plan.sources]
         made = merge(sources, target, part_bytes=part_bytes, progress=progress)

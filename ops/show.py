@@ -95,7 +95,7 @@ def image_fields(
         "path": str(path),
         "kind": kind,
         "volume": volume_of(name, header),
-        "number": header.end.number if header else (name.number or 0 if name else None),
+        "number": header.end.number if header else (name.point_number if name else None),
         "point": header.end.id.hex() if header else None,
         "parent": header.start.id.hex() if header and header.start else None,
         "time": header.end.time.isoformat() if header else None,

@@ -2,12 +2,14 @@
 
     D_VOL-b001.spf                base image 1 of the volume D_VOL
     D_VOL-b001-i005.spi           incremental 5 on that base
+    D_VOL-b001-d002.spi           differential 2 on that base; it leads to point 2
     D_VOL-b001-d002-i005.spi      incremental 5 on differential 2
     D_VOL-b001-i005-cd.spi        consolidation, daily (-cw weekly, -cm monthly, -cr rolling, or several)
     D_VOL-b001-i005.spf           synthetic full: base and spans merged, reaching point 5
     D_VOL-b001-i005.sp1 .sp2 …    further parts of the spanned set D_VOL-b001-i005.spi; D_VOL-b001.sp1 of a base
     D_VOL-b001-i005.spf.sp1 …     further parts of a synthetic full: without the .spf they would be incremental 5's
 
+Numbers of incrementals and differentials are those of the points that they lead to, counted together.
 Names only suggest what a file is: they never override its header. Each name that is accepted has one spelling
 only, so that two files cannot claim to be the same image.
 """
@@ -81,7 +83,7 @@ class ImageName:
     Attributes:
         volume: name of the volume, such as "D_VOL".
         base: number of the base image that the chain begins with.
-        differential: number of the differential that it stands on, if any.
+        differential: number of the point of the differential that it stands on, or is; None for neither.
         number: number of the point that it leads to; None for a base, or a differential itself.
         tiers: what it was rolled up as, finest first; empty for a base, an incremental and a synthetic full.
         extension: "spf" for a file that leads from nothing, "spi" for one that leads from a point.
@@ -116,6 +118,23 @@ class ImageName:
             raise ValueError("an incremental needs a number")
         if not is_bare and self.extension == "spf" and self.number is None:
             raise ValueError("a synthetic full needs a number")
+
+    @property
+    def point_number(self) -> int:
+        """Number of the point that the image leads to; 0 for a base."""
+        if self.number is not None:
+            return self.number
+        return self.differential or 0
+
+    @property
+    def is_differential(self) -> bool:
+        """Whether it names a differential itself, not what stands on one."""
+        return self.differential is not None and self.number is None
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it names the base that a chain begins with."""
+        return self.differential is None and self.number is None
 
     @property
     def is_full(self) -> bool:
@@ -192,16 +211,22 @@ def parse_image_name(name: str) -> ImageName | None:
 
 
 def image_name(
-    volume: str, base: int, number: int | None = None, tiers: Iterable[Tier] = (), full: bool = False
+    volume: str,
+    base: int,
+    number: int | None = None,
+    tiers: Iterable[Tier] = (),
+    full: bool = False,
+    differential: int | None = None,
 ) -> ImageName:
     """Name an image that is about to be written.
 
     Args:
         volume: name of the volume.
         base: number of the chain's base.
-        number: number of the point that the image leads to; None for the base itself.
+        number: number of the point that the image leads to; None for the base itself, or a differential itself.
         tiers: what it is rolled up as, in any order; none for an incremental.
         full: whether it is a synthetic full.
+        differential: number of the differential that it stands on, or is; None for neither.
 
     Returns:
         The name of the image's first file.
@@ -211,9 +236,10 @@ def image_name(
         ValueError: no file name says this.
     """
     wanted = frozenset(tiers) - {Tier.INCREMENTAL}
-    extension: Extension = "spf" if full or number is None else "spi"
+    is_base = number is None and differential is None
+    extension: Extension = "spf" if full or is_base else "spi"
     ordered = tuple(tier for tier in _ROLLED_UP if tier in wanted)
-    return ImageName(volume, base, None, number, ordered, extension)
+    return ImageName(volume, base, differential, number, ordered, extension)
 
 
 def side_file_kind(name: str) -> SideFile | None:

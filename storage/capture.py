@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from policies.differentials import differential_below
 from policies.errors import ConfigurationError, MissingPointError, SourceError, StorageError
 from policies.names import NUMBER_MAX, check_volume_name, image_name
 from policies.points import Point, PointId
-from policies.reach import reachable, shortest_path
+from policies.reach import ways_from_nothing
 from storage import kernels, layout
 from storage.capture_keys import CaptureKeys, keys_for_capture
+from storage.chain import Chain
 from storage.digests import frame_digest
 from storage.fingerprints import (
     Fingerprints,
@@ -55,6 +57,8 @@ class _Chain:
         base: number of the base in names.
         number: number of the point to be captured.
         parent: header of the image that leads to the parent point; None when a base is to be written.
+        differential: number of the differential that the image stands on, or is to be; None for neither.
+        newest_time: when the newest point was taken that can be restored.
         path: images that lead to the parent point, base first; empty likewise.
         headers: headers of all its usable images.
         was_encrypted: whether the volume has an encrypted chain.
@@ -66,6 +70,14 @@ class _Chain:
     path: tuple[Path, ...]
     headers: tuple[ImageHeader, ...] = ()
     was_encrypted: bool = False
+    differential: int | None = None
+    newest_time: datetime | None = None
+
+    @property
+    def name_numbers(self) -> tuple[int | None, int | None]:
+        """Number and differential that the image's name holds."""
+        is_differential = self.differential == self.number
+        return None if is_differential or not self.number else self.number, self.differential
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,7 @@ def capture(
     *,
     now: datetime,
     new_base: bool = False,
+    differential_of: int | None = None,
     encrypt: bool = False,
     passwords: Passwords | None = None,
     part_bytes: int | None = None,
@@ -103,7 +116,7 @@ def capture(
     """Capture the present state of a volume into a folder.
 
     The first image of a volume is a base; later ones hold what differs from the newest point that the folder's
-    images lead to.
+    images lead to, or from an older one: a differential, which covers the new point only.
 
     Args:
         source: raw file or block device, not mounted read-write; or another way to a volume.
@@ -111,6 +124,8 @@ def capture(
         volume: name of the volume, the first part of its images' names.
         now: the time of the point, UTC; never earlier than the parent's.
         new_base: begin a new chain.
+        differential_of: number of the point that a differential leads from, 0 for the base's own; None for the
+            newest, with an incremental.
         encrypt: encrypt the chain, if it begins with this capture; otherwise make sure that it is encrypted.
         passwords: asked when the chain is encrypted, or is to be. Once a volume is encrypted, its later chains are too.
         part_bytes: size of the parts that the image is cut into; None for one file.
@@ -122,10 +137,11 @@ def capture(
 
     Raises:
         ConfigurationError: the name of the volume is impossible, no number is left for its image, or its chain is
-            not encrypted, though it should be.
+            not encrypted, though it should be; a differential of nothing.
         PasswordError: the chain is encrypted, and the password is wrong or missing.
         SourceError: the source is in use, fails, or showed more than one state while it was read.
-        MissingPointError: the chain leads nowhere, since its base is missing or bad.
+        MissingPointError: the chain leads nowhere, since its base is missing or bad; or not to `differential_of`.
+        ForkError: several lines have a point of that number.
         FormatError: an image that is needed for the comparison is damaged.
         BusyError: the volume is being captured already.
         StorageError: the folder's medium refuses.
@@ -136,7 +152,7 @@ def capture(
     lock = folder_lock(folder, f"{volume}.capture", f"a capture of {volume!r}")
     with ExitStack() as stack:
         stack.enter_context(lock)
-        chain = _chain_to_extend(folder, volume, new_base)
+        chain = _chain_to_extend(folder, volume, new_base, differential_of)
         parent = chain.parent.end if chain.parent else None
         step = CaptureStep(parent, PointId(secrets.token_bytes(layout.ID_BYTES)), _keeper(folder, volume))
         opened: Source = stack.enter_context(
@@ -144,11 +160,7 @@ def capture(
         )
         work = _prepare(folder, volume, chain, opened, now, step.point_id)
         work, keys = _with_keys(work, volume, encrypt, passwords)
-        past_cache = work.chain.parent is None  # a base is long, an incremental short
-        with ImageWriter(work.target, work.header, past_cache=past_cache, part_bytes=part_bytes) as writer:
-            prints, seal = _write_changes(work, opened, writer, progress)
-            opened.confirm()
-            published = writer.finish(seal)
+        published, prints = _write_image(work, opened, part_bytes, progress)
         if keys is not None:
             keys.keep()
         if prints is None:
@@ -181,14 +193,23 @@ def _prepare(
             path=str(folder),
             hint="Move it elsewhere if it does not belong there.",
         )
-    name = image_name(volume, chain.base, chain.number or None).filename()
+    number, differential = chain.name_numbers
+    name = image_name(volume, chain.base, number, differential=differential).filename()
     prints_path = fingerprints_path(folder, volume, chain.base)
     return _Work(chain, _header(chain, volume, source, now, point_id), folder / name, prints_path)
 
 
-def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
+def _chain_to_extend(folder: Path, volume: str, new_base: bool, differential_of: int | None) -> _Chain:
     found = chains(scan_folder(folder, volume))
     bases = [base for _, base in found]
+    if differential_of is not None and (new_base or not bases):
+        raise ConfigurationError(
+            "a differential does not begin a new chain"
+            if new_base
+            else f"holds nothing of {volume!r} that a differential could lead from",
+            path=str(folder),
+            hint="Capture a base first, then a differential.",
+        )
     if not bases:
         return _Chain(1, 0, None, ())
     every = [image.header for group in found.values() for image in group if image.header is not None]
@@ -196,27 +217,35 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool) -> _Chain:
     if new_base:
         return _Chain(max(bases) + 1, 0, None, (), was_encrypted=was_encrypted)
     base = max(bases)
-    images = found[volume, base]
-    number = 1 + max(image.name.number or 0 for image in images)
-    usable = {image.path.name: image for image in images if image.usable}
-    spans = [image.span() for image in usable.values()]
-    points = {point.id: point for span in spans for point in span.covers}
-    reached = [points[point_id] for point_id in reachable(spans)]
+    return _going_on(Chain(folder, volume, base, found[volume, base]), differential_of)
+
+
+def _going_on(chain: Chain, differential_of: int | None) -> _Chain:
+    """Choose what an incremental goes on from, or what a differential leads from."""
+    images, spans = chain.images, chain.spans
+    reached = [way.span.end for way in ways_from_nothing(spans).values()]
     _refuse_failing_media(images, max((point.number for point in reached), default=-1))
     if not reached:
         found_bad = [f" ({image.path.name}: {image.problem})" for image in images if image.problem]
         raise MissingPointError(
-            f"the chain b{base:03d} of {volume!r} has no good base image to go on from{''.join(found_bad[:1])}",
-            path=str(folder),
+            f"the chain b{chain.base:03d} of {chain.volume!r} has no good base image to go on from"
+            f"{''.join(found_bad[:1])}",
+            path=str(chain.folder),
             hint="Bring back the missing image, or begin a new chain with --new-base.",
         )
     newest = max(reached, key=lambda point: (point.number, point.time, point.id))
-    path = shortest_path(spans, newest.id) or ()
-    parent = usable[path[-1].name].header
-    number = max(number, newest.number + 1)
-    headers = tuple(image.header for image in usable.values() if image.header is not None)
+    number = 1 + max(newest.number, *(image.name.point_number for image in images))
+    start = newest if differential_of is None else chain.point(differential_of)
+    path = chain.path_to(start)
+    headers = {image.path: image.header for image in images if image.usable and image.header is not None}
     return _Chain(
-        base, number, parent, tuple(usable[span.name].path for span in path), headers, was_encrypted=False
+        chain.base,
+        number,
+        headers[path[-1]],
+        path,
+        tuple(headers.values()),
+        differential=differential_below(spans, newest) if differential_of is None else number,
+        newest_time=newest.time,
     )
 
 
@@ -226,7 +255,7 @@ def _refuse_failing_media(images: Sequence[FoundImage], newest_number: int) -> N
     A damaged image is another matter: it stays damaged, and the chain goes on without it.
     """
     for image in images:
-        if image.trouble is not None and (image.name.number or 0) > newest_number:
+        if image.trouble is not None and image.name.point_number > newest_number:
             image.trouble.hint = "If the medium does not recover, move this file away, or use --new-base."
             raise image.trouble
 
@@ -238,7 +267,7 @@ def _header(chain: _Chain, volume: str, source: Source, now: datetime, point_id:
         raise SourceError(f"is too large for granules of {granule_bytes} bytes", path=source.name)
     time = now.astimezone(UTC)
     if parent is not None:
-        time = max(time, parent.end.time)
+        time = max(time, parent.end.time, chain.newest_time or parent.end.time)
     return ImageHeader(
         chain_id=parent.chain_id if parent else secrets.token_bytes(layout.ID_BYTES),
         granule_bytes=granule_bytes,
@@ -257,6 +286,17 @@ def _header(chain: _Chain, volume: str, source: Source, now: datetime, point_id:
 
 def _state_key(header: ImageHeader) -> StateKey:
     return StateKey(header.chain_id, header.end.id, header.granule_bytes, header.end.volume_bytes)
+
+
+def _write_image(
+    work: _Work, source: Source, part_bytes: int | None, progress: Progress
+) -> tuple[Published, Fingerprints | None]:
+    """Write and publish the image; return it, and the fingerprints of the new state."""
+    past_cache = work.chain.parent is None  # a base is long, an incremental short
+    with ImageWriter(work.target, work.header, past_cache=past_cache, part_bytes=part_bytes) as writer:
+        prints, seal = _write_changes(work, source, writer, progress)
+        source.confirm()
+        return writer.finish(seal), prints
 
 
 def _write_changes(

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from policies.differentials import differential_below_merged
 from policies.errors import ConfigurationError, FormatError, MissingPointError
 from policies.merging import MergePlan, plan_merge, point_numbered
 from policies.names import Tier, image_name
@@ -107,7 +108,7 @@ class Chain:
         ends = [span.end for span in self.spans]
         too_late = min((end.number for end in ends if time and end.time > time), default=None)
         for image in self.unusable:
-            number = image.name.number or 0
+            number = image.name.point_number
             if number > chosen.number and (too_late is None or number < too_late):
                 raise image.refusal(hint)
         for end in ends:
@@ -143,12 +144,13 @@ class Chain:
         """Return which images lead from one point to another; raises as `policies.merging.plan_merge` does."""
         return self._plan(lambda: plan_merge(self.spans, after, upto))
 
-    def target(self, upto: Point, tier: Tier | None) -> Path:
+    def target(self, plan: MergePlan, tier: Tier | None) -> Path:
         """Return where a consolidation goes; without a tier, a synthetic full."""
+        below = differential_below_merged(plan.sources)
         tiers = () if tier is None else (tier,)
-        return (
-            self.folder / image_name(self.volume, self.base, upto.number, tiers, full=tier is None).filename()
-        )
+        number = plan.covers[-1].number
+        name = image_name(self.volume, self.base, number, tiers, full=tier is None, differential=below)
+        return self.folder / name.filename()
 
     def _plan(self, plan: Callable[[], Planned]) -> Planned:
         """Plan; where that fails for want of a point, name the bad image that may be the reason."""

@@ -86,13 +86,26 @@ def kind_of(name: ImageName | None, header: ImageHeader | None) -> str:
     if name is not None and name.is_consolidation:
         return name.tiers[-1].value
     if header is None:
-        return "unknown" if name is None else "base" if name.is_full else Tier.INCREMENTAL.value
+        return _kind_by_name(name)
     if header.start is None:
         return "base" if header.end.number == 0 else "full"
     if len(header.covers) > 1:
         return "consolidated"
-    is_differential = name is not None and name.differential is not None
-    return "differential" if is_differential else Tier.INCREMENTAL.value
+    return "differential" if name is not None and _is_differential(name, header) else Tier.INCREMENTAL.value
+
+
+def _kind_by_name(name: ImageName | None) -> str:
+    if name is None:
+        return "unknown"
+    if name.is_full:
+        return "base"
+    return "differential" if name.is_differential else Tier.INCREMENTAL.value
+
+
+def _is_differential(name: ImageName, header: ImageHeader) -> bool:
+    if name.differential is None or header.start is None:
+        return False
+    return name.is_differential or header.end.number > header.start.number + 1
 
 
 def find_image(path: Path) -> FoundImage | None:
@@ -217,9 +230,8 @@ def disagreement(name: ImageName, header: ImageHeader) -> str | None:
     """Tell where a name and a header disagree; None if they do not. The header is right in any case."""
     if header.volume and header.volume != name.volume:
         return f"the header belongs to the volume {header.volume!r}, the name to {name.volume!r}"
-    number = name.number or 0
-    if name.differential is None and header.end.number != number:
-        return f"the header leads to point {header.end.number}, the name to {number}"
+    if header.end.number != name.point_number:
+        return f"the header leads to point {header.end.number}, the name to {name.point_number}"
     if name.is_full != (header.start is None):
         return "the name ends in .spf and .spi, against what the header says of a base"
     return None
@@ -234,7 +246,7 @@ def chains(found: Iterable[FoundImage]) -> dict[tuple[str, int], tuple[FoundImag
 
 
 def _place(image: FoundImage) -> tuple[int, str]:
-    return -1 if image.name.number is None else image.name.number, image.path.name
+    return -1 if image.name.is_base else image.name.point_number, image.path.name
 
 
 def _check_neighbours(images: Sequence[FoundImage]) -> Sequence[FoundImage]:
@@ -254,7 +266,7 @@ def chain_identity(images: Sequence[FoundImage]) -> bytes | None:
     for image in images:
         if image.header is not None and image.usable:
             is_base, count = votes.get(image.header.chain_id, (0, 0))
-            votes[image.header.chain_id] = (max(is_base, int(image.name.number is None)), count + 1)
+            votes[image.header.chain_id] = (max(is_base, int(image.name.is_base)), count + 1)
     return max(votes, key=lambda chain_id: votes[chain_id]) if votes else None
 
 

@@ -138,8 +138,8 @@ def test_what_is_merged_and_where_it_goes(week):
         "D_VOL-b001-i005.spi",
         "D_VOL-b001-i006.spi",
     ]
-    assert chain.target(chain.point(6), Tier.WEEKLY) == week.image(6, "-cw")
-    assert chain.target(chain.point(6), None).name == "D_VOL-b001-i006.spf"
+    assert chain.target(plan, Tier.WEEKLY) == week.image(6, "-cw")
+    assert chain.target(plan, None).name == "D_VOL-b001-i006.spf"
 
 
 def test_which_chain(week, quick_path):

@@ -72,7 +72,7 @@ def with_password(command: Command, file: Path) -> Command:
 
     def run(*arguments: str | Path) -> Ran:
         name, *rest = arguments
-        needed = name in ("capture", "restore") or (name == "verify" and "--deep" in rest)
+        needed = name in ("capture", "restore", "squash") or (name == "verify" and "--deep" in rest)
         with patch.dict(os.environ, {VARIABLE: str(file)} if needed else {}):
             return command(*arguments)
 

@@ -88,3 +88,31 @@ def test_whatever_was_merged_and_lost_restores_exactly_where_a_way_is_left(world
             if path is not None:
                 restore([folder / span.name for span in path], target, key=key, overwrite=True)
                 assert target.read_bytes() == real_bytes(line[point.number])
+
+
+@settings(max_examples=max(10, settings.default.max_examples // 16))
+@given(worlds(gaps=False, more_max=0), st.data())
+def test_differentials_of_any_point_keep_the_laws(world: World, data):
+    """Captured from whatever point, with volumes that shrink and grow; merged, lost, restored from what is left."""
+    line = [world.states[index] for index in world.line_to(len(world.states) - 1)]
+    with TemporaryDirectory() as temporary:
+        folder, source, target = Path(temporary, "images"), Path(temporary, "source"), Path(temporary, "raw")
+        folder.mkdir()
+        for number, state in enumerate(line):
+            source.write_bytes(real_bytes(state))
+            of = data.draw(st.none() | st.integers(0, number - 1), f"{number} is of") if number else None
+            made = capture(source, folder, "V", now=START + timedelta(hours=number), differential_of=of)
+            leads_from = number - 1 if of is None else of
+            assert made.header.end.number == number
+            assert made.header.start is None or made.header.start.number == leads_from
+            assert len(made.header.covers) == 1
+        merge_some(folder, data)
+        for span in spans_of(folder):
+            if data.draw(st.integers(0, 3), f"lose {span.name}") == 3:
+                (folder / span.name).unlink()
+        spans = spans_of(folder)
+        for point in {span.end for span in spans}:
+            path = shortest_path(spans, point.id)
+            if path is not None:
+                restore([folder / span.name for span in path], target, overwrite=True)
+                assert target.read_bytes() == real_bytes(line[point.number])

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,18 +32,27 @@ def sweep_partials(folder: Path) -> None:
 
     Crash: less is left to be swept by the next writer.
     """
-    with os.scandir(folder) as entries:
-        listed = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-    partial = [name for name in listed if name.endswith(PARTIAL_SUFFIX)]
-    further: dict[str, list[Path]] = {}
-    for name in partial:
-        match = _FURTHER.fullmatch(name)
-        if match is not None:
-            further.setdefault(match["stem"] + PARTIAL_SUFFIX, []).append(folder / name)
-    firsts = {name for name in partial if _FURTHER.fullmatch(name) is None}
-    for first in sorted(firsts | further.keys()):
+    listed = _files_in(folder)
+    partial = {name for name in listed if name.endswith(PARTIAL_SUFFIX)}
+    firsts = {name if match is None else match["stem"] + PARTIAL_SUFFIX for name, match in _parted(partial)}
+    for first in sorted(firsts):
         with contextlib.suppress(OSError):
-            _sweep_set(folder / first, further.get(first, ()), listed)
+            _sweep_set(folder / first, listed)
+
+
+def _files_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+
+
+def _parted(names: Iterable[str]) -> list[tuple[str, re.Match[str] | None]]:
+    return [(name, _FURTHER.fullmatch(name)) for name in names]
+
+
+def _further_of(first: Path, listed: Sequence[str]) -> list[Path]:
+    """List the partial files of further parts that belong to a first one."""
+    stem = first.name.removesuffix(PARTIAL_SUFFIX)
+    return [first.with_name(name) for name, match in _parted(listed) if match and match["stem"] == stem]
 
 
 def unpublished_parts(folder: Path, listed: Sequence[str]) -> set[str]:
@@ -76,23 +85,32 @@ def _inode(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _sweep_set(first: Path, further: Sequence[Path], listed: Sequence[str]) -> None:
-    """Remove what a writer left, the first part's file last: while it is there, the rest is known for what it is."""
+def _sweep_set(first: Path, listed: Sequence[str]) -> None:
+    """Remove what a writer left, the first part's file last: while it is there, the rest is known for what it is.
+
+    A writer may go on until its file is locked here: it may have placed more parts than are listed, and died; or it
+    has published the set, and what was opened is an image now.
+    """
     try:
         fd = os.open(first, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:  # published: only the other names of its further parts are left
-        for path in further:
-            path.unlink(missing_ok=True)
+        _remove(_further_of(first, listed))
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(fd).st_nlink == 1:  # with two names it is published
+        listed = _files_in(first.parent)
+        further = _further_of(first, listed)
+        if first.name in listed and os.fstat(fd).st_nlink == 1:  # else it is published; with two names, too
             _remove_early_parts(further, listed)
-        for path in further:
-            path.unlink(missing_ok=True)
-        first.unlink()
+        _remove(further)
+        first.unlink(missing_ok=True)
     finally:
         os.close(fd)
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _remove_early_parts(further: Sequence[Path], listed: Sequence[str]) -> None:

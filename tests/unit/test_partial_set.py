@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -280,6 +281,42 @@ def test_a_living_writers_set_is_not_swept(tmp_path, monkeypatch):
         sweep_partials(tmp_path)
         written.publish()
     assert names(tmp_path) == WHOLE
+
+
+def test_a_set_that_is_published_while_a_sweep_looks_at_it(tmp_path, monkeypatch):
+    """The sweep opens the first part's partial file; before it can lock it, that is an image, and unlocked."""
+    written = write_set(tmp_path)
+    publish_first, lock = written._first.publish, fcntl.flock
+
+    def sweep_meanwhile() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", lambda fd, how: (publish_first(), lock(fd, how)))
+            sweep_partials(tmp_path)
+
+    monkeypatch.setattr(written._first, "publish", sweep_meanwhile)
+    with written:
+        written.publish()
+    assert names(tmp_path) == WHOLE
+    assert [(tmp_path / name).read_bytes() for name in WHOLE[:3]] == [b"part %d" % n for n in (1, 2, 3)]
+
+
+def test_a_writer_that_goes_on_and_dies_while_a_sweep_looks_at_it(tmp_path, monkeypatch):
+    """The sweep has listed the folder; then more parts are begun, get their names, and nobody holds them any more."""
+    written = write_set(tmp_path, 3)
+    lock = fcntl.flock
+
+    def die_meanwhile(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        written.begin_part()
+        for part in written._further:
+            partial_set._place(part)
+        written._close_part()
+        written._first.abandon()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", die_meanwhile)
+    sweep_partials(tmp_path)
+    assert names(tmp_path) == []
 
 
 # --- a full disk

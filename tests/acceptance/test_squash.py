@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.conftest import Tell
 from tests.bed import Bed, encrypted_bed
-from tests.checks import squashing
+from tests.checks import crash, squashing
 from tests.command import in_own_process
 from tests.history import GIB, MIB, history_folder, shrink_and_grow
 
@@ -37,6 +37,10 @@ def test_shrinks_and_grows(tell: Tell, resized: Bed, check: squashing.Check) -> 
 @pytest.mark.parametrize("check", squashing.CHECKS, ids=lambda check: check.__name__)
 def test_encrypted(tell: Tell, locked: Bed, check: squashing.Check) -> None:
     tell(f"encrypted, shrinks and grows, {check.__name__.replace('_', ' ')}", lambda: check(locked))
+
+
+def test_kills(tell: Tell, bed: Bed) -> None:
+    tell("killed at any moment", lambda: crash.killed_squash(bed, 40))
 
 
 def test_random_sectors(tell: Tell, bed: Bed) -> None:

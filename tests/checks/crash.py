@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from storage.parts import image_files
-from tests.bed import VOLUME, Bed, image_names, partial_files
+from tests.bed import VOLUME, Bed, content_of, image_names, partial_files
 from tests.command import PROGRAM
 from tests.commands import run, sha256_of
 from tests.loop import loop_device
@@ -115,6 +115,29 @@ def killed_consolidation(bed: Bed, kills: int) -> str:
     return str(toll)
 
 
+def killed_squash(bed: Bed, kills: int) -> str:
+    """Squashing a monthly: the result is there whole or not at all, and the monthly is as it was."""
+    chooser, toll = random.Random(7), Toll()
+    source = bed.consolidate(bed.linked(bed.chain), 0, bed.last, "monthly")
+    before = content_of(source)
+    moments = _undisturbed(bed, lambda folder: _squash(source, folder), [])
+    (right,) = bed.must(*_squash(source, bed.new_folder("right"))).objects
+    assert right["status"] == "squashed", right
+    for _ in toll.until(kills):
+        folder = bed.new_folder("target")
+        met = _kill(_squash(source, folder), folder, moments, chooser, toll)
+        made = folder / source.name
+        if made.exists():
+            toll.published += met
+        else:
+            bed.must(*_squash(source, folder))
+        assert not partial_files(folder), partial_files(folder)
+        assert content_of(made) == content_of(Path(right["path"])), "the second run made something else"
+        assert content_of(source) == before
+        shutil.rmtree(folder)
+    return str(toll)
+
+
 def killed_restore(bed: Bed, kills: int) -> str:
     """Restores: to a new file, and in one case of three over an existing file."""
     chooser, toll = random.Random(5), Toll()
@@ -174,6 +197,10 @@ def _capture(bed: Bed, source: Path, folder: Path) -> list[str]:
 
 def _consolidate(folder: Path, wanted: tuple[str, ...]) -> list[str]:
     return ["consolidate", str(folder), "--volume", VOLUME, *wanted]
+
+
+def _squash(source: Path, folder: Path) -> list[str]:
+    return ["squash", str(source), "--to", str(folder), "--factor", "1", "--depth", "1"]
 
 
 def _restore(bed: Bed, target: Path, *more: str) -> list[str]:

@@ -27,7 +27,9 @@ def spanned_bed() -> Iterator[Bed]:
         yield Bed(folder, small_history(), per_day=2, per_week=4, part_bytes=150_000)
 
 
-@pytest.mark.parametrize("check", [crash.killed_capture, crash.killed_consolidation, crash.killed_restore])
+@pytest.mark.parametrize(
+    "check", [crash.killed_capture, crash.killed_consolidation, crash.killed_restore, crash.killed_squash]
+)
 def test_killed(bed: Bed, check: Callable[[Bed, int], str]) -> None:
     assert check(bed, KILLS)
 

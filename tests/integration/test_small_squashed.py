@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.bed import Bed, encrypted_bed, quick_folder
-from tests.checks import squashing
+from tests.checks import exactness, squashing
 from tests.history import MIB, history_folder, shrink_and_grow, small_history
 
 
@@ -25,10 +26,12 @@ def locked() -> Iterator[Bed]:
 
 
 @pytest.fixture(scope="module")
-def in_parts() -> Iterator[Bed]:
+def locked_in_parts() -> Iterator[Bed]:
+    """Encrypted, and every image of it in several files."""
     history = shrink_and_grow(history_folder(), 24 * MIB, seed=1)
     with quick_folder() as folder:
-        yield Bed(folder, history, per_day=2, per_week=4, part_bytes=150_000)
+        made = encrypted_bed(folder, history, per_day=2, per_week=4)
+        yield dataclasses.replace(made, part_bytes=150_000)
 
 
 @pytest.mark.parametrize("check", [squashing.within_the_limits, squashing.beside_the_rest])
@@ -41,8 +44,12 @@ def test_encrypted_and_resized(locked: Bed, check: Callable[[Bed], str]) -> None
     assert check(locked)
 
 
-def test_in_parts_and_resized(in_parts: Bed) -> None:
-    assert squashing.beside_the_rest(in_parts)
+@pytest.mark.parametrize(
+    "check", [squashing.beside_the_rest, exactness.synthetic_full, exactness.merging_order_is_no_matter]
+)
+def test_encrypted_and_in_parts(locked_in_parts: Bed, check: Callable[[Bed], str]) -> None:
+    """Synthetic fulls too: encrypted and in several files at once."""
+    assert check(locked_in_parts)
 
 
 def test_random_sectors(lived_in: Bed, locked: Bed) -> None:

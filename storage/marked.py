@@ -91,20 +91,27 @@ def batches_of(stretches: Iterator[Stretches], block_bytes: int, blocks_max: int
         yield np.array(held, np.int64)
 
 
-def read_marked(source: Source, stretches: Stretches, buffer: U8, block_bytes: int) -> MarkedBlocks:
+def blocks_of(stretches: Stretches, block_bytes: int) -> I64:
+    """List the blocks that some stretches touch: int64, ascending, without repeats."""
+    spans = zip(stretches[:, 0] // block_bytes, (stretches[:, 1] - 1) // block_bytes + 1, strict=True)
+    return np.unique(np.concatenate([np.arange(first, stop) for first, stop in spans]))
+
+
+def read_marked(
+    source: Source, stretches: Stretches, blocks: I64, buffer: U8, block_bytes: int
+) -> MarkedBlocks:
     """Read some stretches, all at once.
 
     Args:
         source: where from.
         stretches: a batch, at least one.
-        buffer: uint8, large enough for all blocks that they touch.
+        blocks: all blocks that they touch.
+        buffer: uint8, large enough for these.
         block_bytes: size of a block.
 
     Raises:
         SourceError: the source fails.
     """
-    spans = zip(stretches[:, 0] // block_bytes, (stretches[:, 1] - 1) // block_bytes + 1, strict=True)
-    blocks = np.unique(np.concatenate([np.arange(first, stop) for first, stop in spans]))
     first_rows = np.searchsorted(blocks, stretches[:, 0] // block_bytes)
     starts = first_rows * block_bytes + stretches[:, 0] % block_bytes
     stops = starts + stretches[:, 1] - stretches[:, 0]

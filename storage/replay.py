@@ -123,6 +123,29 @@ class BlockReader:
                 pass
         return plain
 
+    def frames_of(self, blocks: I64) -> Window:
+        """Look up the frames of some blocks, for `decode`; not to be called by two threads at once.
+
+        Raises:
+            FormatError: an index page is damaged.
+        """
+        return self._overlay.of_blocks(blocks)
+
+    def decode(self, frames: Window, blocks: I64, plain: U8) -> None:
+        """Decode some blocks in the calling thread.
+
+        Args:
+            frames: what `frames_of` gave for them.
+            blocks: int64, ascending, without repeats.
+            plain: uint8, shape (blocks, block bytes), to be filled; zero where no frame says otherwise.
+
+        Raises:
+            FormatError: an image is damaged.
+            StorageError: one cannot be read.
+        """
+        plain[~np.isin(blocks, frames.records["block"])] = 0
+        self._decode(frames, blocks, plain)
+
     def _decode(self, window: Window, blocks: I64, plain: U8) -> None:
         """Lay a window's frames, which hold whole blocks, into their rows of `plain`."""
         rows = np.searchsorted(blocks, window.records["block"])

@@ -16,8 +16,8 @@ from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
 from storage.fingerprints import Fingerprints
 from storage.header import ImageHeader
 from storage.image import Records
-from storage.marked import MarkedBlocks, batches_of, read_marked, stretches_to_read
-from storage.overlay import Overlay
+from storage.marked import batches_of, blocks_of, read_marked, stretches_to_read
+from storage.overlay import Overlay, Window
 from storage.pipeline import THREADS, BufferPool, Progress, ordered_map
 from storage.replay import BlockReader
 from storage.source import Source, Stretches
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES: Final = 4 << 20
 _AHEAD: Final = 2 * THREADS
+_READERS: Final = THREADS + 1
+"""Threads that read what is marked: one of them mostly waits for the source."""
+
 _TAG_BYTES: Final = 16
 """What encryption adds to a frame."""
 
@@ -172,31 +175,38 @@ class VolumeScan:
         reader, coding = BlockReader(overlay, self._key), self._coding(header)
         wanted = stretches_to_read(stretches, parent_bytes, self._source.size_bytes)
         batches = batches_of(wanted, self._block_bytes, self._blocks_at_once)
+        old_buffers = BufferPool(_READERS, self._buffers.size_bytes)
 
-        def read(some: Stretches) -> MarkedBlocks:
-            return read_marked(self._source, some, self._buffers.take(), self._block_bytes)
-
-        with closing(ordered_map(read, batches, ahead=_AHEAD)) as results:
-            for got in results:
-                old = reader.read(got.blocks)
+        def encode(some: Stretches, blocks: I64, frames: Window) -> _MarkedChanges:
+            buffer, old_buffer = self._buffers.take(), old_buffers.take()
+            try:
+                got = read_marked(self._source, some, blocks, buffer, self._block_bytes)
+                old = old_buffer[: got.plain.size].reshape(got.plain.shape)
+                reader.decode(frames, blocks, old)
                 got.fill_gaps(old, self._source.size_bytes)
-                rows, masks = _differing(got.blocks, got.plain, old, header)
-                if len(rows):
-                    self._renew_prints(got.blocks[rows], got.plain[rows])
-                    yield from _encode_in_threads(got.blocks[rows], got.plain, rows, masks, coding)
-                self._buffers.give(got.buffer)
-                self._progress(got.end, self._source.size_bytes)
-        self._progress(self._source.size_bytes, self._source.size_bytes)
+                rows, masks = _differing(blocks, got.plain, old, header)
+                coded = _encode(blocks[rows], got.plain, rows, masks, coding)
+                prints = _prints_of(got.plain[rows]) if self.keeps_prints else None
+                return _MarkedChanges(coded, blocks[rows], prints, got.end)
+            finally:
+                self._buffers.give(buffer)
+                old_buffers.give(old_buffer)
 
-    def _renew_prints(self, blocks: I64, plain: U8) -> None:
-        """Take the fingerprints of changed blocks, if the others are known."""
-        if not self.keeps_prints:
-            return
-        self.prints[blocks] = 0
-        filled = np.flatnonzero(kernels.filled_blocks(plain.view(np.uint64)))
-        with closing(ordered_map(lambda row: frame_digest(plain[row].data), filled.tolist())) as digests:
-            for row, digest in zip(filled.tolist(), digests, strict=True):
-                self.prints[blocks[row]] = np.frombuffer(digest, np.uint8)
+        def prepared() -> Iterator[tuple[Stretches, I64, Window]]:
+            for some in batches:
+                blocks = blocks_of(some, self._block_bytes)
+                yield some, blocks, reader.frames_of(blocks)
+
+        with closing(
+            ordered_map(lambda item: encode(*item), prepared(), threads=_READERS, ahead=_AHEAD)
+        ) as results:
+            for changes in results:
+                if changes.prints is not None:
+                    self.prints[changes.blocks] = changes.prints
+                yield changes.coded.frames
+                coding.buffers.give(changes.coded.buffer)
+                self._progress(changes.end, self._source.size_bytes)
+        self._progress(self._source.size_bytes, self._source.size_bytes)
 
     def _coding(self, header: ImageHeader) -> _Coding:
         cipher = self._key.frame_cipher(header.capture_ids[0]) if self._key else None
@@ -249,9 +259,7 @@ class VolumeScan:
         if not is_hole:
             self._source.read_into(offset, buffer.data[:size])
             buffer[size : plain.size] = 0
-            filled = np.flatnonzero(kernels.filled_blocks(plain.view(np.uint64)))
-            digests = [frame_digest(plain[row].data) for row in filled.tolist()]
-            prints[filled] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
+            prints = _prints_of(plain)
         known = np.zeros_like(prints)
         if before is not None:
             overlap = before[first : first + blocks]
@@ -269,6 +277,15 @@ class VolumeScan:
 
 def _masks(count: int) -> tuple[U64, U64]:
     return np.empty(count, np.uint64), np.empty(count, np.uint64)
+
+
+def _prints_of(plain: U8) -> Fingerprints:
+    """Take the fingerprints of blocks."""
+    prints = np.zeros((len(plain), layout.FRAME_DIGEST_BYTES), np.uint8)
+    filled = np.flatnonzero(kernels.filled_blocks(plain.view(np.uint64)))
+    digests = [frame_digest(plain[row].data) for row in filled.tolist()]
+    prints[filled] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
+    return prints
 
 
 def _nonzero(plain: U8, granule_bytes: int) -> tuple[U64, U64]:
@@ -302,6 +319,23 @@ class _Coded:
 
     frames: Frames
     buffer: U8
+
+
+@dataclass(frozen=True, slots=True)
+class _MarkedChanges:
+    """What came of a batch of marked stretches.
+
+    Attributes:
+        coded: frames of what changed.
+        blocks: numbers of the blocks that changed.
+        prints: their fingerprints; None if none are kept.
+        end: first byte of the volume behind the batch.
+    """
+
+    coded: _Coded
+    blocks: I64
+    prints: Fingerprints | None
+    end: int
 
 
 def _encode_in_threads(

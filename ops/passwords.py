@@ -6,6 +6,7 @@ A password is never shown, logged or put into an error.
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import sys
@@ -48,6 +49,7 @@ class PasswordSource:
     def __init__(self, file: Path | None) -> None:
         self.file = file
         self._typed: dict[str, bytes] = {}
+        self._read: bytes | None = None
 
     @property
     def given(self) -> Path | None:
@@ -70,7 +72,9 @@ class PasswordSource:
 
     def _get(self, volume: str, words: str, *, twice: bool) -> bytes:
         if self.given is not None:
-            return read_password(self.given)
+            if self._read is None:  # once: a pipe gives it only once
+                self._read = read_password(self.given)
+            return self._read
         if volume not in self._typed:
             self._typed[volume] = ask(words, twice=twice)
         return self._typed[volume]
@@ -87,11 +91,14 @@ class PasswordSource:
         if self.given is not None:
             return
         from storage.folder import scan_folder
+        from storage.key_area import key_file_bases
 
-        headers = [image.header for image in scan_folder(folder, volume) if image.header is not None]
-        if any(header.encrypted for header in headers) and not begins:
+        images = scan_folder(folder, volume)
+        headers = [image.header for image in images if image.header is not None]
+        encrypted = any(header.encrypted for header in headers) or bool(key_file_bases(folder, volume))
+        if encrypted and images and not begins:
             self.known(volume)
-        elif any(header.encrypted for header in headers) or (encrypt and (begins or not headers)):
+        elif encrypted or (encrypt and (begins or not headers)):
             self.new(volume)
 
 
@@ -105,7 +112,7 @@ def ask(words: str, *, twice: bool) -> bytes:
     Raises:
         PasswordError: nobody sits at a terminal.
     """
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise PasswordError(
             "a password is needed, and there is no terminal to ask at",
             hint=f"Name a file that holds it, with --password-file or in {VARIABLE}.",
@@ -115,7 +122,7 @@ def ask(words: str, *, twice: bool) -> bytes:
 
 
 def read_password(path: Path) -> bytes:
-    """Read a password: all of the file but a line end after it.
+    """Read a password: all of the file but a line end after it, and the mark that some editors put before UTF-8.
 
     Args:
         path: a file that others may not read, or a pipe.
@@ -132,12 +139,12 @@ def read_password(path: Path) -> bytes:
                     path=str(path),
                     hint=f"chmod 600 {path}",
                 )
-            content = stream.read(_BYTES_MAX + 2)
+            content = stream.read(len(codecs.BOM_UTF8) + _BYTES_MAX + 2)
     except OSError as error:
         raise ConfigurationError(
             f"cannot be read as a password file: {error.strerror}", path=str(path)
         ) from error
-    password = content.removesuffix(b"\n").removesuffix(b"\r")
+    password = content.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").removesuffix(b"\r")
     if not password:
         raise ConfigurationError("is empty: it should hold a password", path=str(path))
     if len(password) > _BYTES_MAX:

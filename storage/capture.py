@@ -36,7 +36,7 @@ from storage.fingerprints import (
 )
 from storage.folder import FoundImage, chains, scan_folder
 from storage.header import ImageHeader
-from storage.key_area import key_file_path
+from storage.key_area import key_file_bases, key_file_path
 from storage.key_files import Passwords
 from storage.keys import ChainKey
 from storage.overlay import Overlay
@@ -61,7 +61,7 @@ class _Chain:
         newest_time: when the newest point was taken that can be restored.
         path: images that lead to the parent point, base first; empty likewise.
         headers: headers of all its usable images.
-        was_encrypted: whether the volume has an encrypted chain.
+        was_encrypted: whether the volume has an encrypted chain, or the key file of one that is gone or bad.
     """
 
     base: int
@@ -210,14 +210,14 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool, differential_of:
             path=str(folder),
             hint="Capture a base first, then a differential.",
         )
-    if not bases:
-        return _Chain(1, 0, None, ())
+    with_key = key_file_bases(folder, volume)
     every = [image.header for group in found.values() for image in group if image.header is not None]
-    was_encrypted = any(header.encrypted for header in every)
-    if new_base:
-        return _Chain(max(bases) + 1, 0, None, (), was_encrypted=was_encrypted)
+    was_encrypted = bool(with_key) or any(header.encrypted for header in every)
+    if new_base or not bases:  # a key file whose images are elsewhere is not written over: they may come back
+        return _Chain(max((0, *bases, *with_key)) + 1, 0, None, (), was_encrypted=was_encrypted)
     base = max(bases)
-    return _going_on(Chain(folder, volume, base, found[volume, base]), differential_of)
+    going_on = _going_on(Chain(folder, volume, base, found[volume, base]), differential_of)
+    return replace(going_on, was_encrypted=was_encrypted)
 
 
 def _going_on(chain: Chain, differential_of: int | None) -> _Chain:

@@ -70,15 +70,15 @@ def keys_for_capture(
     """
     encrypted = [image for image in images if image.encrypted]
     if images and not encrypted:
-        if encrypt:
-            raise ConfigurationError(
-                f"the chain of {header.volume!r} is not encrypted",
-                path=str(key_path.parent),
-                hint="Begin an encrypted one with --new-base --encrypt.",
-            )
         if key_path.exists():
             raise FormatError(
                 "belongs to images that are not encrypted: have they been exchanged?", path=str(key_path)
+            )
+        if encrypt:
+            raise ConfigurationError(
+                f"the chain of {header.volume!r} is not encrypted, and should be",
+                path=str(key_path.parent),
+                hint="Begin an encrypted one with --new-base --encrypt. Was it encrypted? Its images were exchanged.",
             )
         return None
     if not images and not encrypt:

@@ -12,8 +12,14 @@ from typing import Final
 
 import numpy as np
 
-from policies.errors import DigestMismatchError, FormatError, TruncatedError, UnsupportedVersionError
-from policies.names import SideFile, image_name
+from policies.errors import (
+    DigestMismatchError,
+    FormatError,
+    StorageError,
+    TruncatedError,
+    UnsupportedVersionError,
+)
+from policies.names import SideFile, image_name, parse_image_name
 from storage import layout
 from storage.digests import digest_of
 
@@ -127,3 +133,21 @@ def _decode_slot(row: np.void, path: str) -> KeySlot:
 def key_file_path(folder: Path, volume: str, base: int) -> Path:
     """Return where the key slots of a chain are kept."""
     return folder / (Path(image_name(volume, base).filename()).stem + f".{SideFile.KEY.value}")
+
+
+def key_file_bases(folder: Path, volume: str) -> tuple[int, ...]:
+    """List the bases of a volume that have a key file, whether their images are there and good or not.
+
+    Args:
+        folder: the managed folder.
+        volume: name of the volume.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    try:
+        stems = [entry.stem for entry in folder.iterdir() if entry.suffix == f".{SideFile.KEY.value}"]
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", path=str(folder)) from error
+    named = [parse_image_name(f"{stem}.spf") for stem in stems]
+    return tuple(sorted(name.base for name in named if name and name.is_base and name.volume == volume))

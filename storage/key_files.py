@@ -23,6 +23,8 @@ _FILE_BYTES_MAX: Final = layout.KEY_AREA.itemsize + layout.MAX_KEY_SLOTS * layou
 _COPIES_TRIED_MAX: Final = 8
 """Different copies of key slots that are tried, newest first: each try costs time."""
 
+_GENERATION_MAX: Final = (1 << 64) - 1
+
 
 class Passwords(Protocol):
     """Gives passwords when they are needed, and not before."""
@@ -152,9 +154,12 @@ def with_password(opened: Unlocked, password: bytes, cost: KdfCost | None = None
 
 def with_changed_password(opened: Unlocked, password: bytes, cost: KdfCost | None = None) -> KeyArea:
     """Return the slots with another password in the place of the one that opened them."""
-    slots = list(opened.area.slots)
-    slots[opened.slot] = opened.key.wrap(password, cost)
-    return _changed(opened, tuple(slots))
+    twin = open_slot(
+        opened.area, password
+    )  # removed as a password, it has to be gone: it may have one slot only
+    left_out = {opened.slot, opened.slot if twin is None else twin[1]}
+    others = [slot for number, slot in enumerate(opened.area.slots) if number not in left_out]
+    return _changed(opened, (*others, opened.key.wrap(password, cost)))
 
 
 def without_password(opened: Unlocked) -> KeyArea:
@@ -173,4 +178,5 @@ def without_password(opened: Unlocked) -> KeyArea:
 
 
 def _changed(opened: Unlocked, slots: tuple[KeySlot, ...]) -> KeyArea:
-    return replace(opened.area, generation=opened.newest.generation + 1, slots=slots)
+    generation = min(opened.newest.generation + 1, _GENERATION_MAX)
+    return replace(opened.area, generation=generation, slots=slots)

@@ -171,7 +171,11 @@ class ChainKey:
             return None
 
     def wrap(self, password: bytes, cost: KdfCost | None = None) -> KeySlot:
-        """Make a slot that a password opens, at the recommended cost if none is given."""
+        """Make a slot that a password opens, at the recommended cost if none is given.
+
+        Raises:
+            ConfigurationError: there is not enough memory.
+        """
         cost = cost or RECOMMENDED_COST
         empty = KeySlot(
             cost.memory_kib,
@@ -199,12 +203,7 @@ def open_slot(area: KeyArea, password: bytes) -> tuple[ChainKey, int] | None:
         ConfigurationError: there is not enough memory to try.
     """
     for number, slot in enumerate(area.slots):
-        try:
-            aead = AESGCM(_wrapping_key(slot, password))
-        except MemoryError:
-            raise ConfigurationError(
-                f"trying a password takes {slot.memory_kib >> 10} MiB of memory, and that is not there"
-            ) from None
+        aead = AESGCM(_wrapping_key(slot, password))
         try:
             return ChainKey(area.chain_id, aead.decrypt(slot.nonce, slot.wrapped, area.chain_id)), number
         except InvalidTag:
@@ -220,4 +219,9 @@ def _wrapping_key(slot: KeySlot, password: bytes) -> bytes:
         lanes=slot.lanes,
         memory_cost=slot.memory_kib,
     )
-    return kdf.derive(password)
+    try:
+        return kdf.derive(password)
+    except MemoryError:
+        raise ConfigurationError(
+            f"a password takes {slot.memory_kib >> 10} MiB of memory, and that is not there"
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,6 +243,29 @@ def test_an_old_password_does_not_take_the_place_of_the_new_one(locked):
     locked.check(3)
 
 
+def test_a_password_has_one_slot(locked):
+    """Else it would still open after it was removed."""
+    locked.capture_states(states(1))
+    opened = unlock(key_path(locked), headers(locked), locked.password.password)
+    save_key_file(key_path(locked), with_password(opened, b"two"))
+    opened = unlock(key_path(locked), headers(locked), locked.password.password)
+    save_key_file(key_path(locked), with_changed_password(opened, b"two"))
+    assert len(load_key_file(key_path(locked)).slots) == 1
+    again = with_changed_password(unlock(key_path(locked), headers(locked), b"two"), b"two")
+    assert len(again.slots) == 1
+
+
+def test_the_largest_generation_is_gone_on_from(locked):
+    """Nobody but a hostile file says so."""
+    locked.capture_states(states(1))
+    area = replace(load_key_file(key_path(locked)), generation=(1 << 64) - 1)
+    save_key_file(key_path(locked), area)
+    opened = unlock(key_path(locked), headers(locked), locked.password.password)
+    save_key_file(key_path(locked), with_changed_password(opened, b"new"))
+    assert load_key_file(key_path(locked)).generation == (1 << 64) - 1
+    unlock(key_path(locked), headers(locked), b"new")
+
+
 def test_several_passwords(locked):
     locked.capture_states(states(2))
     opened = unlock(key_path(locked), headers(locked), locked.password.password)
@@ -267,14 +291,53 @@ def test_a_new_base_has_a_key_of_its_own_and_stays_encrypted(locked):
         capture(locked.raw, locked.folder, locked.name, now=START, new_base=True)
 
 
-def test_a_key_file_that_is_left_over_is_replaced(locked):
+def test_a_key_file_whose_images_are_elsewhere_is_not_written_over(locked, quick_path):
+    """They may come back, and may know only passwords that were changed since."""
     locked.capture_states(states(1))
-    locked.image().unlink()
-    shutil.rmtree(locked.folder / ".rollforward")
-    locked.states.clear()
-    locked.password = Password(b"another")
-    locked.capture_states(states(1))
-    locked.check()
+    opened = unlock(key_path(locked), headers(locked), locked.password.password)
+    save_key_file(key_path(locked), with_changed_password(opened, b"changed"))
+    shutil.move(locked.image(), quick_path / "archive")
+    with pytest.raises(PasswordError, match="a password is needed"):
+        capture(locked.raw, locked.folder, locked.name, now=START)
+    assert locked.capture().path.name == "D_VOL-b002.spf"
+    shutil.move(quick_path / "archive", locked.image())
+    unlock(key_path(locked), [opened_header(locked.image())], b"changed")
+
+
+def opened_header(path):
+    with ImageReader(path) as image:
+        return image.header
+
+
+@pytest.mark.parametrize("keeps_key_file", [True, False])
+def test_a_new_base_stays_encrypted_though_the_chain_is_damaged(locked, keeps_key_file):
+    locked.capture_states(states(2))
+    spoilt = [locked.image(), locked.image(1)] if keeps_key_file else [locked.image()]
+    for path in spoilt:
+        content = bytearray(path.read_bytes())
+        content[60] ^= 1
+        replace_file(path, content)
+    if not keeps_key_file:
+        key_path(locked).unlink()
+    before = names(locked.folder)
+    with pytest.raises(PasswordError, match="a password is needed"):
+        capture(locked.raw, locked.folder, locked.name, now=START, new_base=True)
+    assert names(locked.folder) == before
+
+
+@pytest.mark.parametrize("name", ["D_VOL-b001.spf", "D_VOL-b002.spf"], ids=["replaced", "added"])
+def test_nothing_goes_on_from_a_plain_base_that_was_slipped_in(locked, tiny, name):
+    """Whoever can write the folder would have the next changes in the clear."""
+    locked.capture_states(states(2))
+    tiny.capture_states(states(1))
+    (locked.folder / name).unlink(missing_ok=True)
+    shutil.copy(tiny.image(), locked.folder / name)
+    if name == "D_VOL-b001.spf":
+        key_path(locked).unlink()
+    before = names(locked.folder)
+    with pytest.raises(ConfigurationError, match="is not encrypted, and should be"):
+        capture(locked.raw, locked.folder, locked.name, now=START, passwords=locked.password)
+    assert names(locked.folder) == before
 
 
 # --- plain where it should be encrypted

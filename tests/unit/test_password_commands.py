@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.passwords import VARIABLE, normal_password, read_password
+from ops.passwords import VARIABLE, PasswordSource, normal_password, read_password
 from storage import keys
 from tests.command import PROGRAM, in_this_process
 from tests.unit.tiny import BLOCK, noise
@@ -111,6 +111,8 @@ def test_what_counts_of_a_password_file(place):
         (b"\xff\n", b"\xff"),
         ("Gru\u0308n".encode(), "Gr\u00fcn".encode()),
         (b"x" * 1024 + b"\r\n", b"x" * 1024),
+        (b"\xef\xbb\xbfa\r\n", b"a"),
+        (b"\xef\xbb\xbf" + b"x" * 1024 + b"\r\n", b"x" * 1024),
     ]:
         Path("old").write_bytes(content)
         assert read_password(Path("old")) == wanted
@@ -121,7 +123,8 @@ def test_a_pipe_serves_as_a_password_file(place):
     reader, writer = os.pipe()
     os.write(writer, b"old one\n")
     os.close(writer)
-    assert read_password(Path(f"/dev/fd/{reader}")) == b"old one"
+    source = PasswordSource(Path(f"/dev/fd/{reader}"))
+    assert [source.known("D"), source.known("E"), source.new("F")] == [b"old one"] * 3
     os.close(reader)
 
 
@@ -173,6 +176,13 @@ def test_all_chains_of_a_volume_are_changed_and_an_interruption_is_made_up_for(p
 
 def test_no_password_is_an_argument(place):
     assert restore("--password", "secret").code == 2
+
+
+def test_nobody_is_asked_where_there_is_no_standard_input(place, monkeypatch):
+    assert capture("--password-file", "old").code == 0
+    monkeypatch.setattr("sys.stdin", None)
+    ran = restore()
+    assert (ran.code, "no terminal to ask at" in ran.errors) == (10, True), str(ran)
 
 
 def test_prompts(place):

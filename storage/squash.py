@@ -33,8 +33,10 @@ from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
 from storage.header import ImageHeader
 from storage.image import Records, join_records
 from storage.overlay import Overlay, Window
+from storage.parts import stored_bytes_of
 from storage.pipeline import THREADS, Buffer, BufferPool, Progress, no_progress, ordered_map
 from storage.squash_check import check_squashed
+from storage.verify import verify_image
 from storage.writer import ImageWriter, Published
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ _STRIPE_BYTES: Final = 4 << 20
 _LOAD_BYTES: Final = 4 << 20
 _AHEAD: Final = THREADS + 1
 _PAST_CACHE_BYTES: Final = 32 << 20
+_PHASES: Final = 3
 
 _TRACE: Final = np.uint32(layout.FRAME_TRACE)
 
@@ -82,7 +85,7 @@ def squash(
         key: the key of an encrypted chain; None of a plain one.
         limits: what a block may cost.
         part_bytes: size of the parts that the result is cut into; None for one file.
-        progress: told how many bytes are done: half for coding, half for reading back.
+        progress: told how far it is, in bytes: verifying, coding, reading back, a third each.
 
     Returns:
         The new image, read back and found to show just what the source shows, or that there was nothing to do.
@@ -96,22 +99,30 @@ def squash(
     Crash: nothing under the final name, or the whole result, not yet read back. The source is never touched.
     """
     before = survey(source, limits)
+    if before.blocks_above == 0:
+        return Squashed(None, before, before, stored_bytes_of(source))
+    verified = verify_image(source, from_medium=False, progress=_phase(progress, 0))
+    if verified.status != "good":
+        raise FormatError(
+            f"is not good: {verified.reason}", path=str(source), hint="Fetch a good copy from a replica."
+        )
     with Overlay([source]) as overlay:
-        before_bytes = overlay.layers[0].stored_bytes
-        if before.blocks_above == 0:
-            return Squashed(None, before, before, before_bytes)
         work = _Work(overlay, key, limits)
         past_cache = overlay.frames_bytes >= _PAST_CACHE_BYTES
         with ImageWriter(target, work.header, past_cache=past_cache, part_bytes=part_bytes) as writer:
-            _write(work, writer, progress)
+            _write(work, writer, _phase(progress, 1))
             published = writer.finish(work.seals())
+    check_squashed(source, target, limits, key, _phase(progress, 2))
+    return Squashed(published, before, survey(target, limits), verified.stored_bytes)
 
-        def checked(done: int, total: int) -> None:
-            progress(work_bytes + done * work_bytes // max(total, 1), 2 * work_bytes)
 
-        work_bytes = overlay.frames_bytes
-    check_squashed(source, target, limits, key, checked)
-    return Squashed(published, before, survey(target, limits), before_bytes)
+def _phase(progress: Progress, phase: int) -> Progress:
+    """Have one of the three phases reported as a third of the whole."""
+
+    def report(done_bytes: int, total_bytes: int) -> None:
+        progress(phase * total_bytes + done_bytes, _PHASES * total_bytes)
+
+    return report
 
 
 def _write(work: _Work, writer: ImageWriter, progress: Progress) -> None:
@@ -122,7 +133,7 @@ def _write(work: _Work, writer: ImageWriter, progress: Progress) -> None:
             writer.append(stripe.records, stripe.buffer.data[: stripe.size_bytes])
             work.give_back(stripe)
             done += stripe.read_bytes
-            progress(done, 2 * work.overlay.frames_bytes)
+            progress(done, work.overlay.frames_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hsr.restore import restore
 from policies.errors import ChainError, FormatError, PasswordError, RestoreError
+from storage.amplification import SquashLimits
 from storage.chain import load_chain
 from storage.consolidate import consolidate
 from storage.folder import find_image, scan_folder
@@ -22,6 +23,7 @@ from storage.keys import ChainKey
 from storage.overlay import Overlay
 from storage.parts import part_path
 from storage.replay import BlockReader
+from storage.squash import squash
 from storage.verify import verify_image
 from tests.command import in_this_process
 from tests.fuzz.decisions import Decisions
@@ -105,6 +107,7 @@ class CaseRunner:
             self._restore(path, bad)
         for path in filter(lambda path: victim in path, map(self._paths, MERGES)):
             self._merge(path, bad)
+        self._squash(victim, bad)
         if in_commands:
             self._command("chain", self.folder)
             self._command("chain", self.folder, "--json")
@@ -142,6 +145,13 @@ class CaseRunner:
         if expected(lambda: consolidate(path, self.merged)):
             assert not bad, "merged an image that verification refuses"
             assert verify_image(self.merged, from_medium=False).status == "good"
+
+    def _squash(self, victim: Path, bad: bool) -> None:
+        self.merged.unlink(missing_ok=True)
+        key, limits = self.keys[self.volume], SquashLimits(factor=1, depth=1)
+        if _plain_bytes(victim) <= PLAIN_BYTES_MAX:
+            expected(lambda: squash(victim, self.merged, key=key, limits=limits))
+        assert not (bad and self.merged.exists()), "squashed an image that verification refuses"
 
     def _command(self, *words: str | Path) -> None:
         ran = in_this_process(*words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from hsr.serving.tools import run_tool
 from policies.errors import ConfigurationError
 
 _PREFIX: Final = "rollforward-mount-"
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+"""How the kernel writes blanks, line ends and backslashes in its table of mounts; all else is there as it is."""
+
 _SAFE: Final = "ro,nosuid,nodev,noexec,loop"
 _OPTIONS: Final = {"ext4": "noload", "xfs": "norecovery,nouuid"}
 """What keeps a file system that was in use when it was captured from wanting to replay its journal."""
@@ -145,11 +149,12 @@ def unmount(at: Path) -> None:
 
 def _mount_at(at: Path) -> tuple[str, str]:
     """Say what is mounted at a folder: source and type, the topmost of several."""
-    wanted = os.path.realpath(at.parent) + "/" + at.name if at.name else "/"
+    at = at.absolute()
+    wanted = os.fsencode(Path(os.path.realpath(at.parent), at.name))
     found = None
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields, _, rest = line.partition(b" - ")
-        if os.fsdecode(fields.split()[4]).encode().decode("unicode_escape") == wanted:
+        if _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields.split()[4]) == wanted:
             kind, source = rest.split()[:2]
             found = (os.fsdecode(source), os.fsdecode(kind))
     if found is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hsr.serving.mounting import _mount_at
 from tests.command import PROGRAM, in_this_process
 from tests.commands import run
 from tests.loop import needs_root
@@ -186,8 +187,9 @@ def test_the_raw_file_is_the_volume(ext4: TinyVolume, tmp_path: Path) -> None:
 
 
 @needs_root
-def test_files_are_mounted_and_unmounted(ext4: TinyVolume, tmp_path: Path) -> None:
-    at = tmp_path / "at"
+@pytest.mark.parametrize("name", ["at", "Ünter wegs\\040\n\udcff"])
+def test_files_are_mounted_and_unmounted(ext4: TinyVolume, tmp_path: Path, name: str) -> None:
+    at = tmp_path / name
     process = start_mount(ext4, at)
     assert (at / "new\nline").read_bytes() == b"three"
     with pytest.raises(OSError, match="Read-only"):
@@ -196,6 +198,12 @@ def test_files_are_mounted_and_unmounted(ext4: TinyVolume, tmp_path: Path) -> No
     process.communicate()
     assert process.returncode == 0
     assert in_this_process("unmount", at).code == 2
+
+
+def test_a_mount_in_the_root_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _mount_at(Path("/proc"))[1] == "proc"
+    monkeypatch.chdir("/proc")
+    assert _mount_at(Path())[1] == "proc"
 
 
 @needs_root

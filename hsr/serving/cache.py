@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from policies.errors import ConfigurationError
+
 U8 = npt.NDArray[np.uint8]
 
 
@@ -22,11 +24,20 @@ class BlockCache:
     Args:
         limit_bytes: memory for blocks; it is touched as it is needed.
         block_bytes: size of a block.
+
+    Raises:
+        ConfigurationError: there is not so much memory.
     """
 
     def __init__(self, limit_bytes: int, block_bytes: int) -> None:
         count = max(limit_bytes // block_bytes, 4)
-        memory = mmap.mmap(-1, count * block_bytes)
+        try:
+            memory = mmap.mmap(-1, count * block_bytes)
+        except (OSError, OverflowError) as error:
+            raise ConfigurationError(
+                f"there is no room in memory for {count * block_bytes:,} bytes of decoded blocks",
+                hint="Let it keep fewer: --cache.",
+            ) from error
         if hasattr(mmap, "MADV_HUGEPAGE"):  # the first use of memory in small pages costs more than decoding
             memory.madvise(mmap.MADV_HUGEPAGE)
         self._memory = np.frombuffer(memory, np.uint8).reshape(count, block_bytes)

@@ -40,6 +40,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self._written_bytes = 0
         self._wake: asyncio.Event = asyncio.Event()
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -106,8 +107,7 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Hold answers back; a client that leaves them for long is cut off."""
         self._may_write.clear()
-        self._unstick()
-        self._stuck = asyncio.get_running_loop().call_later(_STUCK_S, self._transport.abort)
+        self._watch()
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -115,6 +115,22 @@ class Connection(asyncio.BufferedProtocol):
         self._may_write.set()
         if self._consume is not None:
             self._consume()
+
+    def _watch(self) -> None:
+        """Cut the client off if it has taken nothing when the time is up; a slow one takes some."""
+        self._unstick()
+        taken_bytes = self._taken_bytes()
+
+        def look() -> None:
+            if self._taken_bytes() > taken_bytes:
+                self._watch()
+            else:
+                self._transport.abort()
+
+        self._stuck = asyncio.get_running_loop().call_later(_STUCK_S, look)
+
+    def _taken_bytes(self) -> int:
+        return self._written_bytes - self._transport.get_write_buffer_size()
 
     def _unstick(self) -> None:
         if self._stuck is not None:
@@ -168,6 +184,7 @@ class Connection(asyncio.BufferedProtocol):
         """Send bytes, now or as soon as the client takes them; nothing where it has gone."""
         if not self.is_lost:
             for piece in pieces:
+                self._written_bytes += len(piece)
                 self._transport.write(piece)
 
     async def writable(self) -> None:
@@ -200,8 +217,7 @@ class Connection(asyncio.BufferedProtocol):
     def end(self) -> None:
         """Close the connection once what was written is sent, or the client leaves it; `closed` tells when."""
         if not self.is_lost:
-            self._unstick()
-            self._stuck = asyncio.get_running_loop().call_later(_STUCK_S, self._transport.abort)
+            self._watch()
             self._transport.close()
 
     def abort(self) -> None:

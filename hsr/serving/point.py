@@ -52,10 +52,11 @@ class PointReader:
 
     Args:
         path: images in the order of application, the first a base.
-        cache_bytes: memory for decoded blocks.
+        cache_bytes: memory for decoded blocks; no more is taken than the volume has.
         key: the key of an encrypted chain; None of a plain one.
 
     Raises:
+        ConfigurationError: there is not so much memory.
         PasswordError: the chain is encrypted, and there is no key.
         ChainError: the images do not lead to a point.
         FormatError: one is damaged.
@@ -69,6 +70,10 @@ class PointReader:
         try:
             check_path(self._overlay)
             self._decryption = decryption_of(self._overlay, key)
+            blocks_bytes = (
+                -(-self._overlay.end_bytes // self._overlay.block_bytes) * self._overlay.block_bytes
+            )
+            self._cache = BlockCache(min(cache_bytes, blocks_bytes), self._overlay.block_bytes)
         except RollforwardError:
             self._overlay.close()
             raise
@@ -76,7 +81,6 @@ class PointReader:
         self.block_bytes = self._overlay.block_bytes
         self._granule_bytes = self._overlay.granule_bytes
         self._index = FrameIndex(self._overlay)
-        self._cache = BlockCache(cache_bytes, self.block_bytes)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
     def read_at_once(self, offset: int, size: int) -> bytes | None:

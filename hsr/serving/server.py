@@ -185,7 +185,7 @@ def _refusing(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigurationError(f"cannot be listened on: {error.strerror}", path=where) from error
+        raise ConfigurationError(f"cannot be listened on: {error.strerror or error}", path=where) from error
 
 
 def tls_context(folder: Path) -> ssl.SSLContext:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+import select
+import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hsr.serving import connection
+from hsr.serving.cache import BlockCache
 from hsr.serving.point import PointReader
 from hsr.serving.server import private_socket, tls_context
 from policies.errors import ChainError, ConfigurationError
@@ -334,3 +339,44 @@ def test_bytes_before_the_tls_handshake_are_not_taken_for_encrypted_ones(
 def test_certificates_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no usable certificates"):
         tls_context(tmp_path)
+
+
+def test_who_is_slow_is_served_and_who_takes_nothing_is_cut_off(
+    lived: TinyVolume, address: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow client takes longer for its answers than one that takes none may."""
+    monkeypatch.setattr(connection, "_STUCK_S", 0.5)
+    asked = [struct.pack(">IHHQQI", 0x25609513, 0, READ, number, 0, 3 * MIB) for number in range(10)]
+    with NbdClient(address) as slow:
+        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        slow.go(structured=False)
+        slow.socket.sendall(b"".join(asked))
+        begun = time.monotonic()
+        for _ in asked:
+            slow.take(16)
+            for start in range(0, 3 * MIB, MIB // 4):
+                assert slow.take(MIB // 4) == lived.states[2][start : start + MIB // 4]
+                threading.Event().wait(0.02)
+        assert time.monotonic() - begun > 2
+    with NbdClient(address) as stuck:
+        stuck.go(structured=False)
+        stuck.socket.sendall(b"".join(asked))
+        stuck.socket.settimeout(20)
+        hung_up = select.poll()
+        hung_up.register(stuck.socket, select.POLLHUP)
+        assert hung_up.poll(20_000), "it still waits for a client that takes nothing"
+
+
+def test_no_more_memory_than_the_volume_has_is_taken(lived: TinyVolume) -> None:
+    with PointReader([lived.image(0)], 1 << 60) as opened:
+        assert opened._cache._memory.nbytes == -(-SIZE // BLOCK) * BLOCK
+    with pytest.raises(ConfigurationError, match="no room in memory"):
+        BlockCache(1 << 60, BLOCK)
+
+
+def test_a_socket_whose_name_is_too_long_is_refused_in_words(reader: PointReader, tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="too long"),
+        server_in_thread(reader, tmp_path / ("x" * 120)),
+    ):
+        pass

@@ -140,35 +140,34 @@ def new_key(chain_id: bytes, password: bytes, cost: KdfCost | None = None) -> Un
 
 
 def with_password(opened: Unlocked, password: bytes, cost: KdfCost | None = None) -> KeyArea:
-    """Return the slots with one more, for another password; as they are, if that opens one of them already.
+    """Return the newest slots with one more, for another password; as they are, if that opens one of them already.
 
     Raises:
         ConfigurationError: there are as many as there may be.
     """
-    if open_slot(opened.area, password) is not None:
-        return opened.area
-    if len(opened.area.slots) >= layout.MAX_KEY_SLOTS:
-        raise ConfigurationError(f"a chain has at most {layout.MAX_KEY_SLOTS} passwords")
-    return _changed(opened, (*opened.area.slots, opened.key.wrap(password, cost)))
+    if open_slot(opened.newest, password) is not None:
+        return opened.newest
+    return _changed(opened, (*opened.newest.slots, opened.key.wrap(password, cost)))
 
 
 def with_changed_password(opened: Unlocked, password: bytes, cost: KdfCost | None = None) -> KeyArea:
-    """Return the slots with another password in the place of the one that opened them."""
-    twin = open_slot(
-        opened.area, password
-    )  # removed as a password, it has to be gone: it may have one slot only
-    left_out = {opened.slot, opened.slot if twin is None else twin[1]}
-    others = [slot for number, slot in enumerate(opened.area.slots) if number not in left_out]
+    """Return the newest slots with another password in the place of the one that opened them.
+
+    Raises:
+        ConfigurationError: there are as many as there may be, and the password that opened is not among them.
+    """
+    twin = open_slot(opened.newest, password)  # once removed, it has to be gone: it may have one slot only
+    others = _slots_but(opened, None if twin is None else twin[1])
     return _changed(opened, (*others, opened.key.wrap(password, cost)))
 
 
 def without_password(opened: Unlocked) -> KeyArea:
-    """Return the slots without the one that opened them.
+    """Return the newest slots without the one that opened them.
 
     Raises:
         ConfigurationError: it is the last one.
     """
-    slots = tuple(slot for number, slot in enumerate(opened.area.slots) if number != opened.slot)
+    slots = _slots_but(opened)
     if not slots:
         raise ConfigurationError(
             "this is the only password: without it, nobody could restore anything",
@@ -177,6 +176,14 @@ def without_password(opened: Unlocked) -> KeyArea:
     return _changed(opened, slots)
 
 
+def _slots_but(opened: Unlocked, another: int | None = None) -> tuple[KeySlot, ...]:
+    """Leave out the slot that opened, which a copy in an older image alone may have, and another one."""
+    mine = opened.slot if opened.area == opened.newest else None
+    return tuple(slot for number, slot in enumerate(opened.newest.slots) if number not in (mine, another))
+
+
 def _changed(opened: Unlocked, slots: tuple[KeySlot, ...]) -> KeyArea:
+    if len(slots) > layout.MAX_KEY_SLOTS:
+        raise ConfigurationError(f"a chain has at most {layout.MAX_KEY_SLOTS} passwords")
     generation = min(opened.newest.generation + 1, _GENERATION_MAX)
-    return replace(opened.area, generation=generation, slots=slots)
+    return replace(opened.newest, generation=generation, slots=slots)

@@ -20,7 +20,14 @@ from storage.chain import load_chain
 from storage.consolidate import consolidate
 from storage.image import ImageReader
 from storage.key_area import key_file_path
-from storage.key_files import load_key_file, save_key_file, unlock, with_changed_password, with_password
+from storage.key_files import (
+    load_key_file,
+    save_key_file,
+    unlock,
+    with_changed_password,
+    with_password,
+    without_password,
+)
 from storage.overlay import Overlay, is_trace
 from storage.replay import BlockReader
 from storage.seals import open_metadata
@@ -241,6 +248,30 @@ def test_an_old_password_does_not_take_the_place_of_the_new_one(locked):
         locked.capture()
     locked.password = Password(b"new")
     locked.check(3)
+
+
+@pytest.mark.parametrize("change", ["add", "change", "remove"])
+def test_an_old_password_takes_nothing_from_the_new_ones(locked, change):
+    """The key file is lost, and somebody changes passwords with the one of before: nobody else is locked out."""
+    locked.capture_states(states(1))
+    old = locked.password.password
+    opened = unlock(key_path(locked), headers(locked), old)
+    save_key_file(key_path(locked), with_changed_password(opened, b"new"))
+    locked.password = Password(b"new")
+    locked.capture_states(states(2))
+    key_path(locked).unlink()
+    opened = unlock(key_path(locked), headers(locked), old)
+    made = {
+        "add": lambda: with_password(opened, b"more"),
+        "change": lambda: with_changed_password(opened, b"more"),
+        "remove": lambda: without_password(opened),
+    }[change]()
+    save_key_file(key_path(locked), made)
+    locked.check()
+    with pytest.raises(PasswordError, match="is wrong"):
+        unlock(key_path(locked), headers(locked), old)
+    assert made.generation == 3
+    assert len(made.slots) == (1 if change == "remove" else 2)
 
 
 def test_a_password_has_one_slot(locked):

@@ -236,7 +236,11 @@ def _going_on(chain: Chain, differential_of: int | None) -> _Chain:
     newest = max(reached, key=lambda point: (point.number, point.time, point.id))
     number = 1 + max(newest.number, *(image.name.point_number for image in images))
     start = newest if differential_of is None else chain.point(differential_of)
-    path = chain.path_to(start)
+    try:
+        path = chain.path_to(start)
+    except MissingPointError as error:
+        error.hint = "Name a point that can be restored, with --of: `rollforward chain` shows them."
+        raise
     headers = {image.path: image.header for image in images if image.usable and image.header is not None}
     return _Chain(
         chain.base,

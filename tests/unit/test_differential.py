@@ -229,6 +229,21 @@ def test_a_differential_of_nothing(quick_path):
     assert step(volume, 0).path.name == "D_VOL-b001-d001.spi", "the number was free again"
 
 
+def test_a_differential_where_the_base_is_gone(quick_path):
+    volume = TinyVolume(quick_path / "v")
+    volume.raw.write_bytes(noise(4 * BLOCK))
+    for _ in range(3):
+        step(volume)
+    consolidate([volume.image(number) for number in range(3)], volume.folder / "D_VOL-b001-i002.spf")
+    for number in range(3):
+        volume.image(number).unlink()
+    with pytest.raises(MissingPointError, match="point 0") as caught:
+        step(volume, 0)
+    assert "--of" in (caught.value.hint or "")
+    assert step(volume, 2).path.name == "D_VOL-b001-d003.spi"
+    volume.check(2, 3)
+
+
 def test_an_unreadable_differential_is_the_newest(volume):
     (volume.folder / "D_VOL-b001-d006-i007.spi").unlink()
     (volume.folder / "D_VOL-b001-d006.spi").write_bytes(b"junk")

@@ -184,7 +184,7 @@ def key_of(chain: Chain, source: PasswordSource, *, insist: bool = True) -> Chai
     if encrypted:
         from storage.key_files import unlock
 
-        return unlock(path, encrypted, source.known(chain.volume)).key
+        return unlock(path, encrypted, source.known(chain.volume), for_reading=True).key
     if headers and path.exists():
         raise FormatError(
             "belongs to images that are not encrypted: have they been exchanged?", path=str(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from policies.errors import ConfigurationError, FormatError, PasswordError
+from policies.errors import ConfigurationError, FormatError, PasswordError, StorageError
 from storage import layout
 from storage.header import ImageHeader
 from storage.key_area import KeyArea, KeySlot, decode_key_area, encode_key_area
@@ -84,18 +84,21 @@ def load_key_file(path: Path) -> KeyArea:
         file.close()
 
 
-def unlock(path: Path, headers: Iterable[ImageHeader], password: bytes) -> Unlocked:
+def unlock(
+    path: Path, headers: Iterable[ImageHeader], password: bytes, *, for_reading: bool = False
+) -> Unlocked:
     """Open a chain with a password.
 
     Args:
         path: its key file, which may be missing.
         headers: headers of its encrypted images.
         password: as `ops.passwords` gives it.
+        for_reading: the slots go nowhere: copies serve as well where a medium fails under the key file.
 
     Raises:
         PasswordError: the password opens nothing that is undamaged.
         ConfigurationError: there is not enough memory to try.
-        StorageError: the key file cannot be read.
+        StorageError: the key file cannot be read, and this is not for reading.
     """
     copies = {header.key_area: header.chain_id for header in headers}
     trouble = "is missing"
@@ -104,6 +107,10 @@ def unlock(path: Path, headers: Iterable[ImageHeader], password: bytes) -> Unloc
             area = load_key_file(path)
         except FormatError as error:
             trouble = f"is no good ({error.message})"
+        except StorageError as error:
+            if not for_reading:
+                raise
+            trouble = error.message
         else:
             if area.chain_id in copies.values():
                 return _opened(area, password, path)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ops.passwords import VARIABLE, PasswordSource, normal_password, read_password
-from storage import keys
+from policies.errors import StorageError
+from storage import key_files, keys
 from tests.command import PROGRAM, in_this_process
 from tests.unit.tiny import BLOCK, noise
 
@@ -135,6 +136,26 @@ def test_a_password_that_a_plain_chain_has_no_use_for(place):
     assert restore().code == 0
     assert in_this_process("verify", "images", "--deep", "--password-file", "old").code == 0
     assert password("change", "--password-file", "old", "--new-password-file", "new").code == 2
+
+
+def test_a_medium_that_fails_under_the_key_file_keeps_nobody_from_reading(place, monkeypatch):
+    assert capture("--password-file", "old").code == 0
+
+    def fail(path):
+        raise StorageError("cannot be read: Input/output error", path=str(path))
+
+    monkeypatch.setattr(key_files, "load_key_file", fail)
+    assert opens("old")
+    ran = restore("--password-file", "third")
+    assert (ran.code, "the key file cannot be read" in ran.errors) == (10, True), str(ran)
+    slots = Path("images/D-b001.spk").read_bytes()
+    for ran in (
+        capture("--password-file", "old"),
+        password("change", "--password-file", "old", "--new-password-file", "new"),
+    ):
+        assert ran.code != 0
+        assert "Input/output error" in ran.errors
+    assert Path("images/D-b001.spk").read_bytes() == slots
 
 
 def test_change(place):

@@ -19,6 +19,7 @@ from policies.names import parse_image_name
 
 PARTIAL_SUFFIX: Final = ".rf-partial"
 
+_OURS: Final = re.compile(rf"\..+\.[0-9a-f]{{12}}(\.part-[0-9]+)?{re.escape(PARTIAL_SUFFIX)}", re.DOTALL)
 _FURTHER: Final = re.compile(rf"(?P<stem>.+)\.part-[0-9]+{re.escape(PARTIAL_SUFFIX)}", re.DOTALL)
 
 
@@ -33,7 +34,7 @@ def sweep_partials(folder: Path) -> None:
     Crash: less is left to be swept by the next writer.
     """
     listed = _files_in(folder)
-    partial = {name for name in listed if name.endswith(PARTIAL_SUFFIX)}
+    partial = {name for name in listed if _OURS.fullmatch(name)}
     firsts = {name if match is None else match["stem"] + PARTIAL_SUFFIX for name, match in _parted(partial)}
     for first in sorted(firsts):
         with contextlib.suppress(OSError):

@@ -138,7 +138,8 @@ def partials(folder: Path) -> list[str]:
 
 
 def test_what_a_dead_writer_left_is_swept_by_the_next(tmp_path):
-    (tmp_path / f".image.spi.0123{PARTIAL_SUFFIX}").write_text("half")
+    (tmp_path / f".image.spi.0123456789ab{PARTIAL_SUFFIX}").write_text("half")
+    (tmp_path / f"my{PARTIAL_SUFFIX}").write_text("of a person")
     (tmp_path / f"other{PARTIAL_SUFFIX}.spi").write_text("not one")
     (tmp_path / f"folder{PARTIAL_SUFFIX}").mkdir()
     (tmp_path / f"link{PARTIAL_SUFFIX}").symlink_to(tmp_path / f"other{PARTIAL_SUFFIX}.spi")
@@ -147,6 +148,7 @@ def test_what_a_dead_writer_left_is_swept_by_the_next(tmp_path):
     assert names(tmp_path) == [
         f"folder{PARTIAL_SUFFIX}",
         f"link{PARTIAL_SUFFIX}",
+        f"my{PARTIAL_SUFFIX}",
         f"other{PARTIAL_SUFFIX}.spi",
     ]
     assert (tmp_path / f"other{PARTIAL_SUFFIX}.spi").read_text() == "not one"

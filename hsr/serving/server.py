@@ -163,6 +163,7 @@ def private_socket(path: Path) -> socket.socket:
         before = os.umask(0o177)
         try:
             made.bind(str(path))
+            made.listen()  # at once: a socket that nobody listens on counts as abandoned
         finally:
             os.umask(before)
     except OSError:

@@ -285,7 +285,8 @@ def test_the_socket_is_for_this_user_alone(address: Path) -> None:
 
 def test_a_socket_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
     private_socket(tmp_path / "s").close()
-    private_socket(tmp_path / "s").close()
+    with private_socket(tmp_path / "s"), pytest.raises(OSError, match="in use"):
+        private_socket(tmp_path / "s")
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,9 @@ Examples:
   rollforward capture disk.raw --into /backup --volume DATA --password-file /root/data.password
   rollforward capture nbd://server:10809/disk --into /backup --volume DATA
   rollforward capture "nbd+unix:///disk?socket=/run/nbd.sock" --into /backup --volume DATA
+  rollforward capture /dev/vg/data --snapshot lvm --into /backup --volume DATA
+  rollforward capture /dev/sdb1 --freeze /srv --used-only --into /backup --volume SRV
+  rollforward capture /dev/vg/db --before "db stop" --after "db start" --into /b --volume DB
   rollforward capture --qmp /run/web01.qmp --node disk0 --into /backup --volume WEB01
 """
 
@@ -66,8 +69,11 @@ def capture(
     """Capture the present state of SOURCE: a raw file, a block device, or an NBD export that is read-only.
 
     The first capture of a volume writes a base image, NAME-b001.spf; each later one an incremental with just what
-    changed, NAME-b001-i001.spi and so on. A device that is mounted read-write is refused: capture a snapshot.
+    changed, NAME-b001-i001.spi and so on.
     A differential, NAME-b001-d002.spi, needs the base and no other image; NAME-b001-d002-i003.spi goes on from it.
+
+    A device that is mounted read-write is refused, unless it comes with --snapshot or --freeze, or with --before and
+    --after: commands that run without a shell, and are trusted to keep it still between them.
 
     The disk of a running guest is captured through its qemu, with --qmp and --node in place of SOURCE. The guest
     writes on, while one moment of its disk is read; from the second capture on, only what a dirty bitmap marks.
@@ -77,28 +83,25 @@ def capture(
     """
     from storage.capture import capture as capture_volume
 
-    access = reading.access()
+    access = reading.access(folder)
     passwords = PasswordSource(password_file)
     passwords.ask_before_capture(folder, volume, begins=new_base, encrypt=encrypt)
-    with Interruption() as interruption, progress_bar(f"Capturing {volume}", quiet=as_json) as show:
-
-        def progress(done_bytes: int, total_bytes: int) -> None:
-            interruption.check()
-            show(done_bytes, total_bytes)
-
-        made = capture_volume(
-            access,
-            folder,
-            volume,
-            now=datetime.now(UTC),
-            new_base=new_base,
-            differential_of=differential_of(differential, of),
-            encrypt=encrypt or passwords.given is not None,
-            passwords=passwords,
-            part_bytes=part_bytes,
-            progress=progress,
-        )
-    _tell(made, [] if isinstance(access, Path) else access.notes, as_json=as_json)
+    with Interruption() as interruption, reading.hooks(volume, folder).around() as outcome:
+        with progress_bar(f"Capturing {volume}", quiet=as_json) as show:
+            made = capture_volume(
+                access,
+                folder,
+                volume,
+                now=datetime.now(UTC),
+                new_base=new_base,
+                differential_of=differential_of(differential, of),
+                encrypt=encrypt or passwords.given is not None,
+                passwords=passwords,
+                part_bytes=part_bytes,
+                progress=interruption.checking(show),
+            )
+        outcome.image = made.path
+        _tell(made, [] if isinstance(access, Path) else access.notes, as_json=as_json)
 
 
 def _tell(made: Published, notes: list[str], *, as_json: bool) -> None:

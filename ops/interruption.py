@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Final, NoReturn, Self
 
@@ -27,6 +28,15 @@ class Interruption:
         """
         if self._number is not None:
             raise SystemExit(128 + self._number)
+
+    def checking(self, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """Return a progress that checks, too."""
+
+        def checked(done_bytes: int, total_bytes: int) -> None:
+            self.check()
+            progress(done_bytes, total_bytes)
+
+        return checked
 
     def _leave(self, number: int, _frame: FrameType | None) -> NoReturn:
         self._number = number

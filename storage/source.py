@@ -21,6 +21,7 @@ from policies.errors import SourceError
 from policies.points import Point, PointId
 
 _BLKGETSIZE64: Final = 0x80081272
+_BLKFLSBUF: Final = 0x1261
 _SYS_BLOCK: Final = Path("/sys/dev/block")
 _MOUNT_TABLE: Final = Path("/proc/self/mountinfo")
 _SWAPS: Final = Path("/proc/swaps")
@@ -115,12 +116,21 @@ class VolumeSource:
     Args:
         path: raw file or block device.
         called: what errors and metadata call it, where that is not its path.
+        frozen_at: where a file system on it is mounted that is frozen, so that it counts as read-only.
+        vouched: whether somebody keeps it still, so that it may be mounted read-write anywhere.
 
     Raises:
         SourceError: it is neither, cannot be opened, or is mounted read-write.
     """
 
-    def __init__(self, path: Path, called: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        called: Path | None = None,
+        *,
+        frozen_at: Path | None = None,
+        vouched: bool = False,
+    ) -> None:
         self.path = called or path
         self.name = os.fsencode(self.path).decode(errors="replace")
         self.facts: Mapping[str, object] = {}
@@ -132,12 +142,14 @@ class VolumeSource:
             self.size_bytes = device_or_file_bytes(self._fd, path)
             if self.size_bytes == 0:
                 raise SourceError("is empty: there is nothing to capture", path=str(path))
-            user = read_write_user(path)
+            if vouched or frozen_at is not None:
+                _forget_cached(self._fd)
+            user = None if vouched else read_write_user(path, frozen_at)
             if user is not None:
                 raise SourceError(
                     f"is in use read-write: {user}",
                     path=str(path),
-                    hint="Unmount it, mount it read-only, or capture a snapshot of it.",
+                    hint="Capture a snapshot of it (--snapshot), freeze it meanwhile (--freeze), or unmount it.",
                 )
         except BaseException:
             os.close(self._fd)
@@ -203,6 +215,12 @@ class VolumeSource:
         self.close()
 
 
+def _forget_cached(fd: int) -> None:
+    """Drop what was cached of a device: its file system writes past that cache, so old contents may be left in it."""
+    if stat.S_ISBLK(os.fstat(fd).st_mode):
+        fcntl.ioctl(fd, _BLKFLSBUF, 0)
+
+
 def device_or_file_bytes(fd: int, path: Path) -> int:
     """Return the size of an open regular file or block device, in bytes.
 
@@ -218,26 +236,28 @@ def device_or_file_bytes(fd: int, path: Path) -> int:
     raise SourceError("is neither a regular file nor a block device", path=str(path))
 
 
-def read_write_user(path: Path) -> str | None:
+def read_write_user(path: Path, frozen_at: Path | None = None) -> str | None:
     """Tell who may be writing to a device or raw file behind our back.
 
     Looks at mounts and swap areas on the device itself, on its partitions, on devices stacked upon it, and, for a
     raw file, on loop devices that it backs. A device that is claimed, though nothing of this explains it, counts as
     written to: a restore, a file system of several devices or a mount in another container does not show.
 
+    Args:
+        path: the device or raw file.
+        frozen_at: where a file system is mounted that nobody can write to now.
+
     Returns:
         In words, who uses it read-write; None if nobody does.
     """
     status = path.stat()
-    if stat.S_ISBLK(status.st_mode):
-        devices = _stack_above(_device_number(status.st_rdev))
-    else:
-        devices = {number for loop in _loops_on(path) for number in _stack_above(loop)}
+    devices = _devices_on(path)
     if not devices:
         return None
-    mounts = [(where, writable) for number, where, writable in _mounts() if number in devices]
-    for where, writable in mounts:
-        if writable:
+    mounts = [mount for mount in _mounts() if mount[0] in devices]
+    frozen = None if frozen_at is None else _device_number(frozen_at.stat().st_dev)
+    for number, where, writable in mounts:
+        if writable and number != frozen:
             return f"mounted at {where}"
     for line in _SWAPS.read_bytes().splitlines()[1:]:
         swap = Path(_unescaped(line.split()[0]))
@@ -247,6 +267,19 @@ def read_write_user(path: Path) -> str | None:
     if stat.S_ISBLK(status.st_mode) and not mounts and not is_stacked and _is_claimed(path):
         return "claimed by something that no mount here shows"
     return None
+
+
+def mounted_on(path: Path, mount_point: Path) -> bool:
+    """Tell whether the file system mounted somewhere lies on a device or raw file, or on a device built on it."""
+    return _device_number(mount_point.stat().st_dev) in _devices_on(path)
+
+
+def _devices_on(path: Path) -> set[str]:
+    """Collect the numbers of a device, or of those that a raw file backs, and of all that is built on them."""
+    status = path.stat()
+    if stat.S_ISBLK(status.st_mode):
+        return _stack_above(_device_number(status.st_rdev))
+    return {number for loop in _loops_on(path) for number in _stack_above(loop)}
 
 
 def _is_claimed(device: Path) -> bool:

@@ -64,7 +64,7 @@ def test_constants_named_in_words() -> None:
         assert f"| `{context}` |" in words
     assert f"1 to {layout.MAX_KEY_SLOTS} slots of {layout.KEY_SLOT.itemsize} bytes" in words
     assert f"at most {layout.MAX_KDF_MEMORY_KIB:,} |" in words
-    assert f"memory_kib × passes is at most {layout.MAX_KDF_WORK_KIB:,} |" in words
+    assert f"memory_kib × passes is at most {layout.MAX_KDF_WORK_KIB:,} |" in words  # noqa: RUF001 - as the page writes it
     assert f"its lanes, 1 to {layout.MAX_KDF_LANES} |" in words
     assert f"a tag of {layout.FRAME_TAG_BYTES} bytes" in words
     assert layout.FRAME_TRACE == 1 << 3

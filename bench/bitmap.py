@@ -47,7 +47,7 @@ def compare(ground: Ground) -> list[Row]:
             access = GuestAccess(guest.control, NODE, server=NbdUri(guest.nbd), scratch=ground.folder)
             made = capture(access, folder, VOLUME, now=datetime.now(UTC))
             images.append(made.path)
-            if len(images) > 1 and made.header.metadata.get("read") != "marked":
+            if len(images) > 1 and not access.reads_marked:
                 raise AssertionError(f"the bitmap was not used: {access.notes}")
 
         images: list[Path] = []

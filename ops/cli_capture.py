@@ -18,6 +18,7 @@ from policies.names import parse_image_name
 from storage.folder import kind_of
 
 if TYPE_CHECKING:
+    from storage.source import Access
     from storage.writer import Published
 
 
@@ -101,13 +102,14 @@ def capture(
                 progress=interruption.checking(show),
             )
         outcome.image = made.path
-        _tell(made, [] if isinstance(access, Path) else access.notes, as_json=as_json)
+        _tell(made, None if isinstance(access, Path) else access, as_json=as_json)
 
 
-def _tell(made: Published, notes: list[str], *, as_json: bool) -> None:
+def _tell(made: Published, access: Access | None, *, as_json: bool) -> None:
+    notes = access.notes if access else []
     kind = kind_of(parse_image_name(made.path.name), made.header)
     if as_json:
-        read = made.header.metadata.get("read", "whole")
+        read = "marked" if access and access.reads_marked else "whole"
         print_json({**published_fields(made, kind), "read": read, "notes": notes})
         return
     number = made.header.end.number

@@ -308,16 +308,16 @@ def _write_changes(
 ) -> tuple[Fingerprints | None, bytes]:
     """Scan the source, write what changed; return the fingerprints of the new state, and the seal of its point.
 
-    Where only marked stretches are read, there are new fingerprints only if there were those of the parent.
+    Where only marked ranges are read, there are new fingerprints only if there were those of the parent.
     """
     scan = VolumeScan(source, work.header.block_bytes, progress, work.key)
     if work.chain.parent is None:
         return scan.prints, _append_all(scan.whole(work.header), work, writer)
     with Overlay(work.chain.path) as overlay:
         before = load_fingerprints(work.prints_path, _state_key(work.chain.parent), work.key)
-        stretches = source.marked()
-        if stretches is not None:
-            frames = scan.marked(work.header, overlay, stretches, before)
+        ranges = source.marked()
+        if ranges is not None:
+            frames = scan.marked(work.header, overlay, ranges, before)
             seal = _append_all(frames, work, writer)
             return None if before is None or not scan.keeps_prints else scan.prints, seal
         if before is None:

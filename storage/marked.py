@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from storage.source import Source, Stretches
+from storage.source import Ranges, Source
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -16,7 +16,7 @@ I64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class MarkedBlocks:
-    """Blocks that marked stretches touch.
+    """Blocks that marked ranges touch.
 
     Attributes:
         blocks: int64, ascending: their numbers.
@@ -28,7 +28,7 @@ class MarkedBlocks:
 
     blocks: I64
     plain: U8
-    gaps: Stretches
+    gaps: Ranges
     end: int
     buffer: U8
 
@@ -53,7 +53,7 @@ class MarkedBlocks:
         return (int(self.blocks[-1]) + 1) * block_bytes
 
 
-def stretches_to_read(marked: Iterator[Stretches], parent_bytes: int, size_bytes: int) -> Iterator[Stretches]:
+def ranges_to_read(marked: Iterator[Ranges], parent_bytes: int, size_bytes: int) -> Iterator[Ranges]:
     """Confine marks to the volume, and add all by which it grew, of which marks may say nothing.
 
     Args:
@@ -69,11 +69,11 @@ def stretches_to_read(marked: Iterator[Stretches], parent_bytes: int, size_bytes
         yield np.array([[known, size_bytes]], np.int64)
 
 
-def batches_of(stretches: Iterator[Stretches], block_bytes: int, blocks_max: int) -> Iterator[Stretches]:
-    """Gather stretches that touch at most `blocks_max` blocks; no block is in two batches."""
+def batches_of(ranges: Iterator[Ranges], block_bytes: int, blocks_max: int) -> Iterator[Ranges]:
+    """Gather ranges that touch at most `blocks_max` blocks; no block is in two batches."""
     held: list[tuple[int, int]] = []
     count, last = 0, -1
-    for some in stretches:
+    for some in ranges:
         for first_byte, stop in some.tolist():
             start = first_byte
             while start < stop:
@@ -91,20 +91,18 @@ def batches_of(stretches: Iterator[Stretches], block_bytes: int, blocks_max: int
         yield np.array(held, np.int64)
 
 
-def blocks_of(stretches: Stretches, block_bytes: int) -> I64:
-    """List the blocks that some stretches touch: int64, ascending, without repeats."""
-    spans = zip(stretches[:, 0] // block_bytes, (stretches[:, 1] - 1) // block_bytes + 1, strict=True)
+def blocks_of(ranges: Ranges, block_bytes: int) -> I64:
+    """List the blocks that some ranges touch: int64, ascending, without repeats."""
+    spans = zip(ranges[:, 0] // block_bytes, (ranges[:, 1] - 1) // block_bytes + 1, strict=True)
     return np.unique(np.concatenate([np.arange(first, stop) for first, stop in spans]))
 
 
-def read_marked(
-    source: Source, stretches: Stretches, blocks: I64, buffer: U8, block_bytes: int
-) -> MarkedBlocks:
-    """Read some stretches, all at once.
+def read_marked(source: Source, ranges: Ranges, blocks: I64, buffer: U8, block_bytes: int) -> MarkedBlocks:
+    """Read some ranges, all at once.
 
     Args:
         source: where from.
-        stretches: a batch, at least one.
+        ranges: a batch, at least one.
         blocks: all blocks that they touch.
         buffer: uint8, large enough for these.
         block_bytes: size of a block.
@@ -112,19 +110,19 @@ def read_marked(
     Raises:
         SourceError: the source fails.
     """
-    first_rows = np.searchsorted(blocks, stretches[:, 0] // block_bytes)
-    starts = first_rows * block_bytes + stretches[:, 0] % block_bytes
-    stops = starts + stretches[:, 1] - stretches[:, 0]
+    first_rows = np.searchsorted(blocks, ranges[:, 0] // block_bytes)
+    starts = first_rows * block_bytes + ranges[:, 0] % block_bytes
+    stops = starts + ranges[:, 1] - ranges[:, 0]
     total = len(blocks) * block_bytes
     content = buffer[:total].data
     source.read_pieces(
         [
             (offset, content[start:stop])
             for offset, start, stop in zip(
-                stretches[:, 0].tolist(), starts.tolist(), stops.tolist(), strict=True
+                ranges[:, 0].tolist(), starts.tolist(), stops.tolist(), strict=True
             )
         ]
     )
     gaps = np.stack([np.append(0, stops), np.append(starts, total)], axis=1).astype(np.int64)
     gaps = gaps[gaps[:, 0] < gaps[:, 1]]
-    return MarkedBlocks(blocks, buffer[:total].reshape(-1, block_bytes), gaps, int(stretches[-1, 1]), buffer)
+    return MarkedBlocks(blocks, buffer[:total].reshape(-1, block_bytes), gaps, int(ranges[-1, 1]), buffer)

@@ -16,11 +16,11 @@ from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
 from storage.fingerprints import Fingerprints
 from storage.header import ImageHeader
 from storage.image import Records
-from storage.marked import batches_of, blocks_of, read_marked, stretches_to_read
+from storage.marked import batches_of, blocks_of, ranges_to_read, read_marked
 from storage.overlay import Overlay, Window
 from storage.pipeline import THREADS, BufferPool, Progress, ordered_map
 from storage.replay import BlockReader
-from storage.source import Source, Stretches
+from storage.source import Ranges, Source
 
 if TYPE_CHECKING:
     from storage.keys import ChainKey, FrameCipher
@@ -109,7 +109,7 @@ class VolumeScan:
 
     Attributes:
         prints: fingerprints of the source's blocks, complete when the pass is.
-        keeps_prints: whether they are being kept; not where only marked stretches are read, of a volume whose
+        keeps_prints: whether they are being kept; not where only marked ranges are read, of a volume whose
             fingerprints are lost or whose size changed.
     """
 
@@ -157,15 +157,15 @@ class VolumeScan:
         self,
         header: ImageHeader,
         overlay: Overlay,
-        stretches: Iterator[Stretches],
+        ranges: Iterator[Ranges],
         before: Fingerprints | None,
     ) -> Iterator[Frames]:
-        """Yield the granules of marked stretches that differ from the overlay's end, as frames of origin 0.
+        """Yield the granules of marked ranges that differ from the overlay's end, as frames of origin 0.
 
         Args:
             header: header of the new image.
             overlay: leads to the parent point.
-            stretches: all that may differ from it.
+            ranges: all that may differ from it.
             before: fingerprints of the parent, which those of changed blocks are put into.
         """
         parent_bytes = overlay.layers[-1].header.end.volume_bytes
@@ -173,11 +173,11 @@ class VolumeScan:
         if before is not None and self.keeps_prints:
             self.prints = before
         reader, coding = BlockReader(overlay, self._key), self._coding(header)
-        wanted = stretches_to_read(stretches, parent_bytes, self._source.size_bytes)
+        wanted = ranges_to_read(ranges, parent_bytes, self._source.size_bytes)
         batches = batches_of(wanted, self._block_bytes, self._blocks_at_once)
         old_buffers = BufferPool(_READERS, self._buffers.size_bytes)
 
-        def encode(some: Stretches, blocks: I64, frames: Window) -> _MarkedChanges:
+        def encode(some: Ranges, blocks: I64, frames: Window) -> _MarkedChanges:
             buffer, old_buffer = self._buffers.take(), old_buffers.take()
             try:
                 got = read_marked(self._source, some, blocks, buffer, self._block_bytes)
@@ -192,7 +192,7 @@ class VolumeScan:
                 self._buffers.give(buffer)
                 old_buffers.give(old_buffer)
 
-        def prepared() -> Iterator[tuple[Stretches, I64, Window]]:
+        def prepared() -> Iterator[tuple[Ranges, I64, Window]]:
             for some in batches:
                 blocks = blocks_of(some, self._block_bytes)
                 yield some, blocks, reader.frames_of(blocks)
@@ -323,7 +323,7 @@ class _Coded:
 
 @dataclass(frozen=True, slots=True)
 class _MarkedChanges:
-    """What came of a batch of marked stretches.
+    """What came of a batch of marked ranges.
 
     Attributes:
         coded: frames of what changed.

@@ -27,8 +27,8 @@ _MOUNT_TABLE: Final = Path("/proc/self/mountinfo")
 _SWAPS: Final = Path("/proc/swaps")
 
 
-Stretches = npt.NDArray[np.int64]
-"""int64, shape (stretches, 2): first and end byte of each, ascending, apart from each other."""
+Ranges = npt.NDArray[np.int64]
+"""int64, shape (ranges, 2): first and end byte of each, ascending, apart from each other."""
 
 
 class Source(Protocol):
@@ -63,7 +63,7 @@ class Source(Protocol):
             SourceError: the source fails.
         """
 
-    def marked(self) -> Iterator[Stretches] | None:
+    def marked(self) -> Iterator[Ranges] | None:
         """Yield, in order, all that may differ from the parent point; None where the source cannot tell.
 
         Raises:
@@ -98,9 +98,11 @@ class Access(Protocol):
 
     Attributes:
         notes: what the caller should be told when all is over.
+        reads_marked: whether it was opened for what is marked only.
     """
 
     notes: list[str]
+    reads_marked: bool
 
     def open(self, step: CaptureStep) -> AbstractContextManager[Source]:
         """Make the volume readable while the context lasts; a context that ends without an error was published.
@@ -185,7 +187,7 @@ class VolumeSource:
         except OSError as error:
             return self.size_bytes if error.errno == errno.ENXIO else offset
 
-    def marked(self) -> Iterator[Stretches] | None:
+    def marked(self) -> Iterator[Ranges] | None:
         """Tell that nobody marks what changes in a file or on a device."""
         return None
 

@@ -19,6 +19,7 @@ class BitmapAccess:
 
     Attributes:
         notes: what the caller should be told.
+        reads_marked: whether only what the bitmap marks was read.
     """
 
     def __init__(self, uri: NbdUri, bitmap: str, *, or_whole: bool = False) -> None:
@@ -26,6 +27,7 @@ class BitmapAccess:
         self._bitmap = bitmap
         self._or_whole = or_whole
         self.notes: list[str] = []
+        self.reads_marked = False
 
     def open(self, step: CaptureStep) -> NbdSource:
         """Connect.
@@ -35,6 +37,7 @@ class BitmapAccess:
                 bitmap, is empty or can be written to.
         """
         if step.parent is not None and begins_at(self._bitmap, step.parent):
+            self.reads_marked = True
             return NbdSource(self._uri, bitmap=self._bitmap, must_be_read_only=True)
         fitting = f"a bitmap named {bitmap_name(step.parent.id)}" if step.parent else "none: a base is due"
         if not self._or_whole:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from policies.errors import ConfigurationError
 from storage.freezing import Frozen
-from storage.source import CaptureStep, Source, Stretches, VolumeSource, mounted_on
+from storage.source import CaptureStep, Ranges, Source, VolumeSource, mounted_on
 from storage.source_lvm import LvmSnapshot
 from storage.used_blocks import UsedBlocks
 
@@ -40,10 +40,11 @@ class DeviceAccess:
         path: the file or device.
         still: what keeps it still.
         folder: where images go: it must not lie on what is frozen.
-        used: finds the stretches that are free and count as zero; None to take all as it is.
+        used: finds the ranges that are free and count as zero; None to take all as it is.
 
     Attributes:
         notes: what the caller should be told.
+        reads_marked: whether only what is marked is read: no.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class DeviceAccess:
         self._folder = folder
         self._used = used
         self.notes: list[str] = []
+        self.reads_marked = False
 
     @contextmanager
     def open(self, step: CaptureStep) -> Iterator[Source]:
@@ -104,7 +106,7 @@ class StillSource:
     Args:
         source: what is read.
         checks: each raises SourceError if it did not.
-        used: free stretches, which read as zero; None to take all as it is.
+        used: free ranges, which read as zero; None to take all as it is.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class StillSource:
                 break
         return stored
 
-    def marked(self) -> Iterator[Stretches] | None:
+    def marked(self) -> Iterator[Ranges] | None:
         """Tell that nobody marks what changes."""
         return None
 

@@ -34,6 +34,7 @@ class GuestAccess:
 
     Attributes:
         notes: what the caller should be told.
+        reads_marked: whether only what a bitmap marks was read.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class GuestAccess:
         self._server = server
         self._scratch = scratch or Path(tempfile.gettempdir())
         self.notes: list[str] = []
+        self.reads_marked = False
 
     @contextmanager
     def open(self, step: CaptureStep) -> Iterator[GuestSource]:
@@ -62,6 +64,7 @@ class GuestAccess:
             if old is None and step.parent is not None:
                 number = step.parent.number
                 self.notes.append(f"no dirty bitmap of {self._node} began at point {number}: all was read")
+            self.reads_marked = old is not None
             before = frozenset({old} if old else ())
             disk.tidy(before, self.notes.append)
             kept = before

@@ -13,7 +13,7 @@ from policies.errors import SourceError
 from storage import nbd_wire as wire
 from storage.nbd_client import Extents, NbdClient
 from storage.nbd_uri import NbdUri
-from storage.source import CaptureStep, Stretches
+from storage.source import CaptureStep, Ranges
 
 _STATUS_BYTES: Final = 1 << 30
 """How much of an export a block status is asked for at once."""
@@ -29,11 +29,13 @@ class NbdAccess:
 
     Attributes:
         notes: what the caller should be told: nothing here.
+        reads_marked: whether only what is marked is read: no.
     """
 
     def __init__(self, uri: NbdUri) -> None:
         self._uri = uri
         self.notes: list[str] = []
+        self.reads_marked = False
 
     def open(self, step: CaptureStep) -> NbdSource:
         """Connect.
@@ -136,11 +138,11 @@ class NbdSource:
         size = min(self.size_bytes - offset, _STATUS_BYTES)
         return self._client.block_status(offset, size)[context]
 
-    def marked(self) -> Iterator[Stretches] | None:
+    def marked(self) -> Iterator[Ranges] | None:
         """Yield what the dirty bitmap marks; None without one."""
         return None if self._bitmap is None else self._marked(self._bitmap)
 
-    def _marked(self, bitmap: bytes) -> Iterator[Stretches]:
+    def _marked(self, bitmap: bytes) -> Iterator[Ranges]:
         offset = 0
         while offset < self.size_bytes:
             extents = self._extents(offset, bitmap)
@@ -160,20 +162,20 @@ class NbdSource:
 
 
 class _Window:
-    """Part of an export, and the stretches of it that are of interest.
+    """Part of an export, and the ranges of it that are of interest.
 
     Args:
         start: its first byte.
         stop: its end.
-        stored: the stretches.
+        stored: the ranges.
     """
 
-    def __init__(self, start: int, stop: int, stored: Stretches) -> None:
+    def __init__(self, start: int, stop: int, stored: Ranges) -> None:
         self.start, self.stop, self.stored = start, stop, stored
 
     @classmethod
     def of(cls, start: int, extents: Extents, wanted: npt.NDArray[np.bool_]) -> _Window:
-        """Turn extents into stretches, neighbours joined.
+        """Turn extents into ranges, neighbours joined.
 
         Args:
             start: where the first extent begins.

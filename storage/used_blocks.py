@@ -19,7 +19,7 @@ import numpy as np
 
 from policies.errors import SourceError
 from storage.commands import tool_path
-from storage.source import Stretches
+from storage.source import Ranges
 
 _EXT_MAGIC_AT: Final = 1024 + 56
 _EXT_MAGIC: Final = b"\x53\xef"
@@ -33,14 +33,14 @@ class UsedBlocks:
 
     Attributes:
         kind: of the file system.
-        free: the stretches that it does not use.
+        free: the ranges that it does not use.
     """
 
     kind: str
-    free: Stretches
+    free: Ranges
 
     def free_within(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """List the free stretches of a range of bytes, cut at its ends."""
+        """List the free ranges of a range of bytes, cut at its ends."""
         first = int(np.searchsorted(self.free[:, 1], start, "right"))
         last = int(np.searchsorted(self.free[:, 0], stop, "left"))
         return [(max(low, start), min(high, stop)) for low, high in self.free[first:last].tolist()]
@@ -101,7 +101,7 @@ def _ext4(path: Path, notes: list[str]) -> UsedBlocks | None:
     return UsedBlocks("ext4", free)
 
 
-def _check(free: Stretches, free_bytes: int, path: Path) -> None:
+def _check(free: Ranges, free_bytes: int, path: Path) -> None:
     """Make sure that what was read is in order and as much as the file system says it is.
 
     Raises:

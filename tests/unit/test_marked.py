@@ -13,27 +13,28 @@ from policies.errors import SourceError
 from storage.bitmap_names import begins_at, bitmap_name
 from storage.capture import capture
 from storage.fingerprints import fingerprints_path
-from storage.marked import batches_of, blocks_of, stretches_to_read
+from storage.marked import batches_of, blocks_of, ranges_to_read
 from storage.nbd_uri import NbdUri
-from storage.source import CaptureStep, Stretches, VolumeSource
+from storage.source import CaptureStep, Ranges, VolumeSource
 from storage.source_bitmap import BitmapAccess
 from tests.nbd_server import SET_CONTEXT, STATUS, Lies, chunk, plain_nbd_server
 from tests.unit.tiny import BLOCK, START, Password, TinyVolume, noise
 
 
 class Marked:
-    """A raw file, of which marked stretches alone may be read."""
+    """A raw file, of which marked ranges alone may be read."""
 
-    def __init__(self, path: Path, stretches: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, path: Path, ranges: Sequence[tuple[int, int]]) -> None:
         self._path = path
-        self._stretches = np.array(stretches, np.int64).reshape(-1, 2)
+        self._ranges = np.array(ranges, np.int64).reshape(-1, 2)
         self.read: list[tuple[int, int]] = []
         self.notes: list[str] = []
+        self.reads_marked = True
 
     @contextlib.contextmanager
     def open(self, _step: CaptureStep) -> Iterator[VolumeSource]:
         with VolumeSource(self._path) as source:
-            source.marked = lambda: iter([self._stretches[:1], self._stretches[1:]])  # type: ignore[method-assign]
+            source.marked = lambda: iter([self._ranges[:1], self._ranges[1:]])  # type: ignore[method-assign]
             whole = source.read_into
             source.read_into = lambda at, buffer: (
                 self.read.append((at, at + len(buffer))),
@@ -113,23 +114,23 @@ def test_batches_touch_few_blocks_and_share_none():
     random = np.random.default_rng(1)
     for _ in range(50):
         borders = np.unique(random.integers(0, 5000, 2 * random.integers(1, 60)))
-        stretches = borders[: len(borders) // 2 * 2].reshape(-1, 2)
-        parts = np.array_split(stretches, random.integers(1, 4))
+        ranges = borders[: len(borders) // 2 * 2].reshape(-1, 2)
+        parts = np.array_split(ranges, random.integers(1, 4))
         batches = list(batches_of(iter(parts), 100, 3))
         seen = [blocks_of(batch, 100) for batch in batches]
         assert all(0 < len(blocks) <= 3 for blocks in seen)
         assert len(np.unique(np.concatenate(seen))) == sum(map(len, seen))
-        assert bytes_of(batches) == bytes_of([stretches])
+        assert bytes_of(batches) == bytes_of([ranges])
 
 
-def bytes_of(batches: Sequence[Stretches]) -> list[int]:
+def bytes_of(batches: Sequence[Ranges]) -> list[int]:
     return [byte for batch in batches for first, stop in batch.tolist() for byte in range(first, stop)]
 
 
 def test_growth_counts_as_marked_and_marks_end_with_the_volume():
     marks = [np.array([[0, 10], [90, 300]])]
-    assert bytes_of(list(stretches_to_read(iter(marks), 100, 120))) == [*range(10), *range(90, 120)]
-    assert bytes_of(list(stretches_to_read(iter(marks), 100, 95))) == [*range(10), *range(90, 95)]
+    assert bytes_of(list(ranges_to_read(iter(marks), 100, 120))) == [*range(10), *range(90, 120)]
+    assert bytes_of(list(ranges_to_read(iter(marks), 100, 95))) == [*range(10), *range(90, 95)]
 
 
 # --- bitmaps by name
@@ -182,7 +183,7 @@ def test_a_bitmap_counts_only_from_its_own_point(tiny, tmp_path):
     access = BitmapAccess(uri, name, or_whole=True)
     with plain_nbd_server(uri.address, old, lies):
         made = capture(access, tiny.folder, tiny.name, now=START)
-    assert ("read" in made.header.metadata, len(access.notes)) == (False, 1)
+    assert ("read" in made.header.metadata, access.reads_marked, len(access.notes)) == (False, False, 1)
     tiny.states |= {1: new, 2: old}
     tiny.check()
 

@@ -188,9 +188,9 @@ class TellTale:
     def fewest_files(self, disk: tuple[int, int], names: Collection[str]) -> dict[PointId, int]:
         """Try every order of every set of files; tell how few lead to each point for certain.
 
-        A disk that is being rolled forward may be overwritten by a base only where the base holds it.
+        Unless a disk is blank, an image is applied only where it holds whatever may be on it, as the design has it:
+        a torn disk is not continued with narrower images, though all of them in a row could mend it too.
         """
-        from_blank = disk == self.blank
         wanted = {self.standing([point]): point for point in self.states}
         found: dict[PointId, int] = {}
         seen, level, files = {disk}, [disk], 0
@@ -202,7 +202,7 @@ class TellTale:
                 self._applied(here, name)
                 for here in level
                 for name in names
-                if from_blank or not self.spans[name].is_base or self._within(here, self.spans[name])
+                if here == self.blank or self._within(here, self.spans[name])
             }
             level = sorted(following - seen)
             seen |= following

@@ -26,6 +26,8 @@ def test_small_run() -> None:
         "restore to raw",
         *["verify"] * 2,
         *captures,
+        *[f"20,000 random reads of 4 KiB, {words}" for words in ("one in flight", "16 in flight")],
+        "nbdcopy of the whole export",
         "rollforward --help",
     ]
     assert all(row["ours_s"] > 0 for row in rows)

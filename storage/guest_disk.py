@@ -72,9 +72,11 @@ class GuestDisk:
         file, moment = self._named("file"), self._named("moment")
         path = folder / "overwritten"
         self._make({"driver": "file", "filename": str(path), "size": 0})
-        self._qmp.execute("blockdev-add", driver="file", node_name=file, filename=str(path))
+        no_flush = {"no-flush": True}  # what is kept here need not outlive qemu
+        self._qmp.execute("blockdev-add", driver="file", node_name=file, filename=str(path), cache=no_flush)
         self._make({"driver": "qcow2", "file": file, "size": size})
-        self._qmp.execute("blockdev-add", driver="qcow2", node_name=moment, file=file, backing=self._node)
+        layers = {"file": file, "backing": self._node, "cache": no_flush}
+        self._qmp.execute("blockdev-add", driver="qcow2", node_name=moment, **layers)
         backup = {"job-id": self._named("aside"), "device": self._node, "target": moment, "sync": "none"}
         persistent = node.get("drv") in _PERSISTENT_FORMATS
         begin = {"node": self._node, "name": new, "persistent": persistent}

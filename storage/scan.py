@@ -16,7 +16,7 @@ from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
 from storage.fingerprints import Fingerprints
 from storage.header import ImageHeader
 from storage.image import Records
-from storage.marked import batches_of, blocks_of, ranges_to_read, read_marked
+from storage.marked import MarkedBlocks, batches_of, blocks_of, ranges_to_read, read_marked
 from storage.overlay import Overlay, Window
 from storage.pipeline import THREADS, BufferPool, Progress, ordered_map
 from storage.replay import BlockReader
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES: Final = 4 << 20
 _AHEAD: Final = 2 * THREADS
-_READERS: Final = THREADS + 1
-"""Threads that read what is marked: one of them mostly waits for the source."""
+_READERS: Final = 2
+"""Threads that read what is marked, and mostly wait for the source."""
+
+_READ_AHEAD: Final = 3
 
 _TAG_BYTES: Final = 16
 """What encryption adds to a frame."""
@@ -175,31 +177,39 @@ class VolumeScan:
         reader, coding = BlockReader(overlay, self._key), self._coding(header)
         wanted = ranges_to_read(ranges, parent_bytes, self._source.size_bytes)
         batches = batches_of(wanted, self._block_bytes, self._blocks_at_once)
-        old_buffers = BufferPool(_READERS, self._buffers.size_bytes)
-
-        def encode(some: Ranges, blocks: I64, frames: Window) -> _MarkedChanges:
-            buffer, old_buffer = self._buffers.take(), old_buffers.take()
-            try:
-                got = read_marked(self._source, some, blocks, buffer, self._block_bytes)
-                old = old_buffer[: got.plain.size].reshape(got.plain.shape)
-                reader.decode(frames, blocks, old)
-                got.fill_gaps(old, self._source.size_bytes)
-                rows, masks = _differing(blocks, got.plain, old, header)
-                coded = _encode(blocks[rows], got.plain, rows, masks, coding)
-                prints = _prints_of(got.plain[rows]) if self.keeps_prints else None
-                return _MarkedChanges(coded, blocks[rows], prints, got.end)
-            finally:
-                self._buffers.give(buffer)
-                old_buffers.give(old_buffer)
+        buffers = BufferPool(
+            _READ_AHEAD + _AHEAD + 1, self._buffers.size_bytes
+        )  # so many that none is waited for
+        old_buffers = BufferPool(THREADS, self._buffers.size_bytes)
 
         def prepared() -> Iterator[tuple[Ranges, I64, Window]]:
             for some in batches:
                 blocks = blocks_of(some, self._block_bytes)
                 yield some, blocks, reader.frames_of(blocks)
 
-        with closing(
-            ordered_map(lambda item: encode(*item), prepared(), threads=_READERS, ahead=_AHEAD)
-        ) as results:
+        def read(item: tuple[Ranges, I64, Window]) -> tuple[MarkedBlocks, Window]:
+            some, blocks, frames = item
+            return read_marked(self._source, some, blocks, buffers.take(), self._block_bytes), frames
+
+        def encode(item: tuple[MarkedBlocks, Window]) -> _MarkedChanges:
+            got, frames = item
+            old_buffer = old_buffers.take()
+            try:
+                old = old_buffer[: got.plain.size].reshape(got.plain.shape)
+                reader.decode(frames, got.blocks, old)
+                got.fill_gaps(old, self._source.size_bytes)
+                rows, masks = _differing(got.blocks, got.plain, old, header)
+                coded = _encode(got.blocks[rows], got.plain, rows, masks, coding)
+                prints = _prints_of(got.plain)[rows] if self.keeps_prints else None
+                return _MarkedChanges(coded, got.blocks[rows], prints, got.end)
+            finally:
+                old_buffers.give(old_buffer)
+                buffers.give(got.buffer)
+
+        with (
+            closing(ordered_map(read, prepared(), threads=_READERS, ahead=_READ_AHEAD)) as batches_read,
+            closing(ordered_map(encode, batches_read, ahead=_AHEAD)) as results,
+        ):
             for changes in results:
                 if changes.prints is not None:
                     self.prints[changes.blocks] = changes.prints

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -325,13 +325,14 @@ def _write_changes(
         return scan.prints, _append_all(scan.difference(work.header, overlay, before), work, writer)
 
 
-def _append_all(frames: Iterator[Frames], work: _Work, writer: ImageWriter) -> bytes:
+def _append_all(frames: Generator[Frames, None, None], work: _Work, writer: ImageWriter) -> bytes:
     """Write frames; return the seal of the point, which is empty in a plain chain."""
     seal = CaptureSeal(work.key, work.header) if work.key else None
-    for some in frames:
-        if seal is not None:
-            seal.update(some.records)
-        writer.append(some.records, some.stored)
+    with closing(frames):  # the reading ends here, whatever happens, and in this thread
+        for some in frames:
+            if seal is not None:
+                seal.update(some.records)
+            writer.append(some.records, some.stored)
     return b"" if seal is None else seal.finish()
 
 

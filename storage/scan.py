@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -128,7 +128,7 @@ class VolumeScan:
         self.keeps_prints = True
         self.prints: Fingerprints = np.zeros((self._blocks, layout.FRAME_DIGEST_BYTES), np.uint8)
 
-    def whole(self, header: ImageHeader) -> Iterator[Frames]:
+    def whole(self, header: ImageHeader) -> Generator[Frames, None, None]:
         """Yield everything but zeros, as frames of origin 0."""
         coding = self._coding(header)
 
@@ -147,7 +147,9 @@ class VolumeScan:
                 yield coded.frames
                 coding.buffers.give(coded.buffer)
 
-    def difference(self, header: ImageHeader, overlay: Overlay, before: Fingerprints) -> Iterator[Frames]:
+    def difference(
+        self, header: ImageHeader, overlay: Overlay, before: Fingerprints
+    ) -> Generator[Frames, None, None]:
         """Yield the granules that differ from the overlay's end, as frames of origin 0."""
         reader, coding = BlockReader(overlay, self._key), self._coding(header)
         for blocks, plain in self._changed(before):
@@ -161,7 +163,7 @@ class VolumeScan:
         overlay: Overlay,
         ranges: Iterator[Ranges],
         before: Fingerprints | None,
-    ) -> Iterator[Frames]:
+    ) -> Generator[Frames, None, None]:
         """Yield the granules of marked ranges that differ from the overlay's end, as frames of origin 0.
 
         Args:
@@ -350,7 +352,7 @@ class _MarkedChanges:
 
 def _encode_in_threads(
     blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, coding: _Coding
-) -> Iterator[Frames]:
+) -> Generator[Frames, None, None]:
     def encode(part: slice) -> _Coded:
         return _encode(blocks[part], plain, rows[part], masks.part(part), coding)
 

@@ -214,7 +214,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("lies", "words"), HOSTILE.values(), ids=HOSTILE)
 def test_a_bad_server_is_an_error_and_nothing_is_published(tiny, tmp_path, monkeypatch, lies, words):
-    monkeypatch.setattr(nbd_stream, "_SILENCE_S", 0.3 if words == "nothing" else 20.0)
+    monkeypatch.setattr(nbd_stream, "_SILENCE_S", 0.3 if words == "nothing" else 3.0)
     with pytest.raises(SourceError, match=words) as caught:
         captured(tiny, tmp_path / "s", lies)
     assert caught.value.path == f"nbd+unix:///disk?socket={tmp_path / 's'}"

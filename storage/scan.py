@@ -202,7 +202,7 @@ class VolumeScan:
                 got.fill_gaps(old, self._source.size_bytes)
                 rows, masks = _differing(got.blocks, got.plain, old, header)
                 coded = _encode(got.blocks[rows], got.plain, rows, masks, coding)
-                prints = _prints_of(got.plain)[rows] if self.keeps_prints else None
+                prints = _prints_of(got.plain, rows) if self.keeps_prints else None
                 return _MarkedChanges(coded, got.blocks[rows], prints, got.end)
             finally:
                 old_buffers.give(old_buffer)
@@ -271,7 +271,7 @@ class VolumeScan:
         if not is_hole:
             self._source.read_into(offset, buffer.data[:size])
             buffer[size : plain.size] = 0
-            prints = _prints_of(plain)
+            prints = _prints_of(plain, np.arange(blocks))
         known = np.zeros_like(prints)
         if before is not None:
             overlap = before[first : first + blocks]
@@ -291,11 +291,11 @@ def _masks(count: int) -> tuple[U64, U64]:
     return np.empty(count, np.uint64), np.empty(count, np.uint64)
 
 
-def _prints_of(plain: U8) -> Fingerprints:
-    """Take the fingerprints of blocks."""
-    prints = np.zeros((len(plain), layout.FRAME_DIGEST_BYTES), np.uint8)
-    filled = np.flatnonzero(kernels.filled_blocks(plain.view(np.uint64)))
-    digests = [frame_digest(plain[row].data) for row in filled.tolist()]
+def _prints_of(plain: U8, rows: I64) -> Fingerprints:
+    """Take the fingerprints of some rows of `plain`."""
+    prints = np.zeros((len(rows), layout.FRAME_DIGEST_BYTES), np.uint8)
+    filled = kernels.filled_blocks(plain.view(np.uint64))[rows]
+    digests = [frame_digest(plain[row].data) for row in rows[filled].tolist()]
     prints[filled] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
     return prints
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from bench.ground import VOLUME, Ground
 from bench.report import Goal, Row
-from bench.timing import Contender, fsync, take_turns, warm
+from bench.timing import Contender, fsync, take_turns
 from hsr.restore import restore
 from storage.capture import capture
 from tests.commands import run
@@ -61,8 +61,8 @@ def _compare_bases(ground: Ground) -> list[Row]:
     ours, theirs = "capture a base", "zstd -1 -T2 of the same file"
     timings = take_turns(
         [
-            Contender(ours, capture_ours, empty),
-            Contender(theirs, compress, lambda _: compressed.unlink(missing_ok=True)),
+            Contender(ours, capture_ours, empty, inputs=[replay.path]),
+            Contender(theirs, compress, lambda _: compressed.unlink(missing_ok=True), inputs=[replay.path]),
         ],
         ground.rounds,
         ground.report,
@@ -86,7 +86,6 @@ def _compare_incrementals(ground: Ground) -> list[Row]:
 
     def next_state(number: int) -> None:
         replay.roll_to(number + 1)
-        warm(replay.path)  # borg drops what it read from the page cache
 
     def capture_ours(_round: int) -> None:
         images.append(capture(replay.path, folder, VOLUME, now=datetime.now(UTC)).path)
@@ -96,8 +95,8 @@ def _compare_incrementals(ground: Ground) -> list[Row]:
 
     ours, theirs = "capture", "borg create"
     contenders = [
-        Contender(ours, capture_ours, next_state),
-        Contender(theirs, archive, next_state),
+        Contender(ours, capture_ours, next_state, inputs=[replay.path]),
+        Contender(theirs, archive, next_state, inputs=[replay.path]),
     ]
     timings = take_turns(contenders, rounds, ground.report)
     restored = ground.folder / "captured-restored.raw"

@@ -50,20 +50,20 @@ class PlainCopy:
 
     def __init__(self, ours: OurMerge) -> None:
         self._ours = ours
-        self._source = ours.merged.with_name("result-to-copy.spi")
+        self.source = ours.merged.with_name("result-to-copy.spi")
         self._copy = ours.merged.with_suffix(".copy")
 
     def prepare(self, _round: int) -> None:
         """Keep a result to copy from; take the last copy away."""
-        if not self._source.exists():
+        if not self.source.exists():
             if not self._ours.merged.exists():
                 self._ours.run(0)
-            shutil.copyfile(self._ours.merged, self._source)
+            shutil.copyfile(self._ours.merged, self.source)
         self._copy.unlink(missing_ok=True)
 
     def run(self, _round: int) -> None:
         """Copy and sync."""
-        shutil.copyfile(self._source, self._copy)
+        shutil.copyfile(self.source, self._copy)
         fsync(self._copy)
 
 
@@ -77,8 +77,8 @@ def compare(ground: Ground) -> list[Row]:
     copy = PlainCopy(ours)
     ours_name, copy_name = f"consolidate {len(ground.chain) - 1}", "copyfile of the result"
     contenders = [
-        Contender(ours_name, ours.run, ours.prepare, ours.check),
-        Contender(copy_name, copy.run, copy.prepare),
+        Contender(ours_name, ours.run, ours.prepare, ours.check, ground.chain[1:]),
+        Contender(copy_name, copy.run, copy.prepare, inputs=[copy.source]),
     ]
     commits: list[CommitMerge] = []
     sizes: dict[str, RebaseMerge | CommitMerge] = {}
@@ -89,7 +89,7 @@ def compare(ground: Ground) -> list[Row]:
         for way, merge in (("rebase", rebase), ("commit", commit)):
             name = f"qemu-img {way}, {clusters} overlays"
             sizes[name] = merge
-            contenders.append(Contender(name, merge.run, merge.prepare, merge.check))
+            contenders.append(Contender(name, merge.run, merge.prepare, merge.check, chain.files))
     timings = take_turns(contenders, ground.rounds, ground.report)
     stored = {name: merge.merged.stat().st_size // MIB for name, merge in sizes.items()}
     own_stored = ours.merged.stat().st_size // MIB

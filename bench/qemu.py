@@ -67,6 +67,11 @@ class OverlayChain:
         """The newest overlay."""
         return self.overlays[-1]
 
+    @property
+    def files(self) -> list[Path]:
+        """Base and overlays."""
+        return [self.base, *self.overlays]
+
     def check(self, image: Path, raw: Path) -> None:
         """Have qemu-img compare an image with a raw file.
 

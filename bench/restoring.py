@@ -34,12 +34,14 @@ def compare(ground: Ground) -> list[Row]:
             restore_ours,
             lambda _: ours.unlink(missing_ok=True),
             lambda: ground.must_be(ours, last),
+            images,
         ),
         Contender(
             "qemu-img convert -W -m 16, zstd chain",
             restore_theirs,
             lambda _: theirs.unlink(missing_ok=True),
             lambda: ground.must_be(theirs, last),
+            chain.files,
         ),
     ]
     timings = take_turns(contenders, ground.rounds, ground.report)

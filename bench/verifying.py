@@ -63,9 +63,9 @@ def compare(ground: Ground) -> list[Row]:
     ours, hashing, md5 = f"verify base + {len(ground.chain) - 1}", "BLAKE3 alone, two threads", "md5sum"
     timings = take_turns(
         [
-            Contender(ours, verify),
-            Contender(hashing, PlainHashing(ground.chain).run),
-            Contender(md5, md5sum),
+            Contender(ours, verify, inputs=ground.chain),
+            Contender(hashing, PlainHashing(ground.chain).run, inputs=ground.chain),
+            Contender(md5, md5sum, inputs=ground.chain),
         ],
         ground.rounds,
         ground.report,

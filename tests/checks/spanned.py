@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from storage.image import ImageReader
 from storage.parts import image_files, part_path, stored_bytes_of
 from tests.bed import VOLUME, Bed, content_of, image_names, partial_files, write_image
 
@@ -85,9 +86,13 @@ def _mishaps(bed: Bed, image: Path) -> Iterator[Mishap]:
     for number in (0, *chosen):
         missing = part_path(image, number)
         yield Mishap(f"part {number} missing", missing.unlink, "is missing", (missing.name,))
+    with ImageReader(image) as whole:
+        of_frames = range(
+            1, whole.index_offset // part_bytes
+        )  # frames tell where they belong, an index page does not
     for one, other in ((0, 1), (1, 2), (1, last - 1), (last - 1, last), (0, last)):
         paths = part_path(image, one), part_path(image, other)
-        words = "" if last in (one, other) or 0 in (one, other) else "holds what belongs into"
+        words = "holds what belongs into" if one in of_frames and other in of_frames else ""
         names = (paths[1].name,) if one == 0 else (paths[0].name, paths[1].name)
         yield Mishap(f"parts {one} and {other} swapped", lambda paths=paths: _swap(*paths), words, names)
     for number in (0, 2, last):

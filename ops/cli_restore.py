@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ops.passwords import PasswordSource, key_of, password_option
+from ops.point_options import TimeType
 from ops.show import plain, print_json, progress_bar, size_words
 from policies.errors import FormatError
 from policies.points import Point
@@ -51,22 +52,6 @@ def _print_line(chain: Chain, done: Restored, images: Sequence[Path]) -> None:
     )
 
 
-class _Time(click.ParamType[datetime]):
-    """An ISO 8601 time; local time where it names no zone."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            return datetime.fromisoformat(str(value)).astimezone()
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is no time; write one like 2026-11-20T08:00 or 2026-11-20T08:00+01:00", param, ctx
-            )
-
-
 @click.command(
     epilog="""\b
 Examples:
@@ -80,7 +65,7 @@ Examples:
 @click.option("--volume", required=True, help="Name of the volume.")
 @click.option("--point", type=click.IntRange(min=0), help="Number of the point; the newest if not given.")
 @click.option(
-    "--at", type=_Time(), help="The newest point at or before this time (ISO 8601, local if no zone)."
+    "--at", type=TimeType(), help="The newest point at or before this time (ISO 8601, local if no zone)."
 )
 @click.option(
     "--to",

@@ -33,6 +33,7 @@ def run(*command: str, env: dict[str, str] | None = None) -> str:
         [tool(command[0]), *command[1:]],
         capture_output=True,
         text=True,
+        errors="replace",  # some tools repeat bytes of the volume
         check=False,
         env={**os.environ, "LC_ALL": "C", **(env or {})},
     )

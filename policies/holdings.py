@@ -1,0 +1,195 @@
+"""What a managed folder holds of a chain, and who needs it.
+
+A holding is an image file as the catalogue knows it: the way that it leads, when it was first seen, when it was
+proven. Holds are a person's wish that something stays; claims are the needs of work and of disks that stand at a
+point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from policies.cursor import Cursor
+from policies.names import Tier, parse_image_name
+from policies.points import Point, PointId, Span
+
+TIERS: Final = (Tier.INCREMENTAL, Tier.DAILY, Tier.WEEKLY, Tier.MONTHLY, Tier.ROLLING)
+"""All tiers, lowest first."""
+
+OLD_CLAIM: Final = timedelta(days=30)
+"""A claim that does not expire is worth a notice from this age on."""
+
+
+class Whereabouts(StrEnum):
+    """Where an image file is.
+
+    PRESENT: in its folder. ASIDE: moved into `Incrementals`, or on its way out: it counts for nothing any more.
+    GONE: not there, and nobody of ours took it away.
+    """
+
+    PRESENT = "present"
+    ASIDE = "aside"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An image file of a chain.
+
+    Attributes:
+        span: the way that it leads, as its header says, or, if assumed, as its name does.
+        first_seen_at: when it was first noticed, by the agent's clock.
+        verified_at: when it was first read back and found good after it was published; None if never.
+        checked_at: when it last was; None if never.
+        fault: why it is bad; None if nothing is known against it.
+        place: where it is.
+        plain_bytes: how many bytes of the volume it holds, before compression; None if unknown.
+        tier: the highest that its name says; of a merged image whose name says none, daily.
+    """
+
+    span: Span
+    first_seen_at: datetime
+    verified_at: datetime | None = None
+    checked_at: datetime | None = None
+    fault: str | None = None
+    place: Whereabouts = Whereabouts.PRESENT
+    plain_bytes: int | None = None
+    tier: Tier = field(init=False)
+    rank: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Work out the tier."""
+        object.__setattr__(self, "tier", tier_of(self.span))
+        object.__setattr__(self, "rank", TIERS.index(self.tier))
+
+    @property
+    def name(self) -> str:
+        """File name, unique within the folder."""
+        return self.span.name
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it lies in its folder."""
+        return self.place is Whereabouts.PRESENT
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether something may rest on it: there, found good after it was published, vouched for by its header."""
+        return (
+            self.span.verified
+            and self.verified_at is not None
+            and self.fault is None
+            and self.place is Whereabouts.PRESENT
+            and not self.span.assumed
+        )
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may turn out to be good: there, not judged bad, vouched for by its header."""
+        return self.fault is None and self.place is Whereabouts.PRESENT and not self.span.assumed
+
+    @property
+    def last_checked_at(self) -> datetime | None:
+        """When it was last found good; None if never."""
+        return self.checked_at or self.verified_at
+
+    @property
+    def proven_at(self) -> datetime | None:
+        """Since when something may rest on it: the later of first seen and first verified; None if not proven."""
+        if not self.is_proven or self.verified_at is None:
+            return None
+        return max(self.first_seen_at, self.verified_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A person's wish that an image stays, or that a point stays restorable.
+
+    Attributes:
+        reason: why, in the person's words.
+        placed_by: who wished it.
+        placed_at: when.
+        name: the file that stays, and whose end stays restorable; None if the hold is on a point.
+        point: the point that stays restorable; None if the hold is on a file.
+    """
+
+    reason: str
+    placed_by: str
+    placed_at: datetime
+    name: str | None = None
+    point: PointId | None = None
+
+    @property
+    def needed_by(self) -> str:
+        """Who needs it, in words."""
+        return f"the hold of {self.placed_by} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A need of work that runs, or of a disk that stands at a point.
+
+    Attributes:
+        holder: whose need it is, in words, such as "the HeadStart job 'stand-by'".
+        claimed_at: since when.
+        expires_at: until when unless it is renewed; None for a need that lasts until it is given up.
+        names: files that must stay as they are, such as those of an unfinished transfer.
+        target: the point that must stay within reach; None if the files alone matter.
+        standing: the disk that is to be rolled on to the target; None where it is to be restored from nothing.
+    """
+
+    holder: str
+    claimed_at: datetime
+    expires_at: datetime | None = None
+    names: frozenset[str] = frozenset()
+    target: Point | None = None
+    standing: Cursor | None = None
+
+    def is_alive(self, now: datetime) -> bool:
+        """Tell whether it still counts."""
+        return self.expires_at is None or now < self.expires_at
+
+    def is_old(self, now: datetime) -> bool:
+        """Tell whether somebody should look whether it is still wanted."""
+        return self.expires_at is None and now - self.claimed_at >= OLD_CLAIM
+
+
+def tier_of(span: Span) -> Tier:
+    """Tell what an image was rolled up as.
+
+    Args:
+        span: the image.
+
+    Returns:
+        The highest tier that its name says; of a merged span whose name says none, daily; of a base, a synthetic
+        full and all else, incremental.
+    """
+    name = parse_image_name(span.name)
+    if name is not None and name.tiers:
+        return name.tiers[-1]
+    return Tier.DAILY if span.start is not None and len(span.covers) > 1 else Tier.INCREMENTAL
+
+
+def worth_remembering(holdings: Iterable[Holding]) -> Mapping[PointId, datetime]:
+    """Tell which first sights must outlive the files that showed them.
+
+    A stamp that lies after the moment at which its point was first seen is wrong; the day that the point belongs to
+    then rests on that moment, also when the file is long gone.
+
+    Args:
+        holdings: the files, in any order.
+
+    Returns:
+        When each such point was first seen.
+    """
+    seen: dict[PointId, datetime] = {}
+    for holding in holdings:
+        for point in holding.span.covers:
+            if point.time > holding.first_seen_at:
+                known = seen.get(point.id, holding.first_seen_at)
+                seen[point.id] = min(known, holding.first_seen_at)
+    return seen

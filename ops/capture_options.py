@@ -179,7 +179,7 @@ _OPTIONS = (
         show_default=True,
         help="End --before or --after when it takes so long.",
     ),
-    click.option("--used-only", is_flag=True, help="Take free space of an ext4 file system as zeros."),
+    click.option("--used-only", is_flag=True, help="Take free space of ext4, XFS or NTFS as zeros."),
 )
 
 

@@ -1,30 +1,43 @@
 """Which parts of a volume its file system does not use, by the file system's own tools.
 
-ext4 is asked by `dumpe2fs`, of e2fsprogs, which its makers keep: it lists the free blocks of each group and knows
-groups whose bitmaps were never written. A file system that is not in perfect order, or of another kind, is taken
-whole: leaving something out rests on its maps being right.
+Leaving something out rests on a file system's maps being right. Where that is not certain, all is taken.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import Final
 
 import numpy as np
 
 from policies.errors import SourceError
-from storage.commands import tool_path
 from storage.source import Ranges
+from storage.used_ext4 import free_of_ext4
+from storage.used_ntfs import free_of_ntfs
+from storage.used_xfs import free_of_xfs
 
-_EXT_MAGIC_AT: Final = 1024 + 56
-_EXT_MAGIC: Final = b"\x53\xef"
-_FIELD: Final = re.compile(rb"([A-Z][A-Za-z ]+):\s+(.*)")
-_RANGE: Final = re.compile(rb"(\d+)(?:-(\d+))?")
+_HEAD_BYTES: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _FileSystem:
+    """A kind of file system: its name, where which bytes tell it, and what lists its free ranges."""
+
+    kind: str
+    magic_at: int
+    magic: bytes
+    free: Callable[[Path], Ranges]
+
+
+_KNOWN: Final = (
+    _FileSystem("ext4", 1024 + 56, b"\x53\xef", free_of_ext4),
+    _FileSystem("xfs", 0, b"XFSB", free_of_xfs),
+    _FileSystem("ntfs", 3, b"NTFS    ", free_of_ntfs),
+)
+_NAMES: Final = "ext4, XFS and NTFS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,68 +77,20 @@ def find_used_blocks(path: Path, notes: list[str]) -> UsedBlocks | None:
         What is free; None where all counts as used.
 
     Raises:
-        ConfigurationError: the file system's tool is missing.
-        SourceError: it fails.
+        ConfigurationError: the file system's tools are missing.
     """
     with path.open("rb", buffering=0) as volume:
-        is_ext = os.pread(volume.fileno(), 2, _EXT_MAGIC_AT) == _EXT_MAGIC
-    if not is_ext:
-        notes.append("free space can be left out of ext4 only: all that is not zero was taken")
-        return None
-    return _ext4(path, notes)
-
-
-def _ext4(path: Path, notes: list[str]) -> UsedBlocks | None:
-    fields: dict[bytes, bytes] = {}
-    ranges: list[tuple[int, int]] = []
-    for line in _lines_of("dumpe2fs", "e2fsprogs", path):
-        if line.startswith(b"  Free blocks:"):
-            ranges += [(int(first), int(last or first)) for first, last in _RANGE.findall(line)]
-        elif not line.startswith(b" ") and (match := _FIELD.match(line)):
-            fields.setdefault(match[1], match[2].strip())
-    if (
-        fields.get(b"Filesystem state") != b"clean"
-        or b"needs_recovery" in fields[b"Filesystem features"].split()
-    ):
+        head = os.pread(volume.fileno(), _HEAD_BYTES, 0)
+    found = [known for known in _KNOWN if head.startswith(known.magic, known.magic_at)]
+    if len(found) != 1:
+        which = "there is none of these" if not found else "it looks like more than one of these"
         notes.append(
-            "the ext4 file system is not in order or was not unmounted: all that is not zero was taken"
+            f"free space can be left out of {_NAMES} only, and {which}: all that is not zero was taken"
         )
         return None
-    block_bytes, cluster = int(fields[b"Block size"]), fields.get(b"Cluster size")
-    if cluster is not None and int(cluster) != block_bytes:
-        notes.append("the ext4 file system allocates in clusters: all that is not zero was taken")
+    kind = found[0].kind
+    try:
+        return UsedBlocks(kind, found[0].free(path))
+    except SourceError as error:
+        notes.append(f"the {kind} file system: {error.reason}: all that is not zero was taken")
         return None
-    free = np.array(ranges, np.int64).reshape(-1, 2) * block_bytes
-    free[:, 1] += block_bytes
-    _check(free, int(fields[b"Free blocks"]) * block_bytes, path)
-    return UsedBlocks("ext4", free)
-
-
-def _check(free: Ranges, free_bytes: int, path: Path) -> None:
-    """Make sure that what was read is in order and as much as the file system says it is.
-
-    Raises:
-        SourceError: it is not.
-    """
-    is_ordered = bool((free[1:, 0] >= free[:-1, 1]).all())
-    if not is_ordered or int((free[:, 1] - free[:, 0]).sum()) != free_bytes:
-        raise SourceError(
-            "the ext4 file system contradicts itself about what is free",
-            path=str(path),
-            hint="Check it with e2fsck, or capture without --used-only.",
-        )
-
-
-def _lines_of(tool: str, package: str, path: Path) -> Iterator[bytes]:
-    """Run a tool on a volume and yield its lines, of which there may be millions."""
-    command = [tool_path(tool, package), str(path)]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "LC_ALL": "C"},
-    ) as running:
-        yield from cast("IO[bytes]", running.stdout)
-    if running.returncode != 0:
-        raise SourceError(f"{tool} cannot read the file system", path=str(path))

@@ -15,9 +15,9 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="loop devices and mount
 
 
 @contextlib.contextmanager
-def loop_device(file: Path) -> Iterator[Path]:
+def loop_device(file: Path, sector_bytes: int = 512) -> Iterator[Path]:
     """Give a block device with the bytes of a file."""
-    device = run("losetup", "--find", "--show", str(file)).strip()
+    device = run("losetup", "--find", "--show", "--sector-size", str(sector_bytes), str(file)).strip()
     try:
         yield Path(device)
     finally:

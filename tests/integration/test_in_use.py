@@ -18,10 +18,9 @@ from policies.errors import ConfigurationError, SourceError
 from storage.capture import capture
 from storage.freezing import Frozen
 from storage.source_device import DeviceAccess, Stillness
-from storage.used_blocks import find_used_blocks
 from tests.command import PROGRAM
 from tests.command import in_this_process as rollforward
-from tests.commands import is_clean_ext4, run, sha256_of
+from tests.commands import is_clean_ext4, run
 from tests.loop import loop_device, needs_root
 from tests.unit.tiny import START, TinyVolume, names, noise
 
@@ -201,64 +200,6 @@ def test_it_is_thawed_when_the_capture_is_killed(tiny, ext4, tmp_path, number):
         killed.send_signal(number)
         killed.wait()
     assert can_write(mounted)
-
-
-# --- used blocks
-
-
-@needs_root
-def test_free_space_is_left_out_and_files_are_exact(tiny, ext4):
-    device, mounted = ext4
-    (mounted / "kept").write_bytes(noise(4 * MIB, 1))
-    (mounted / "gone").write_bytes(noise(9 * MIB, 2))
-    os.sync()
-    (mounted / "gone").unlink()
-    for number in range(2):
-        access = DeviceAccess(device, Stillness(mounted), tiny.folder, find_used_blocks)
-        made = capture(access, tiny.folder, tiny.name, now=START)
-        assert made.header.metadata["used_only"] == "ext4"
-        assert access.notes == []
-        target = tiny.folder.parent / "restored.raw"
-        tiny.restore(number, target, overwrite=True)
-        assert is_clean_ext4(target)
-        assert noise(MIB, 2)[:4096] not in target.read_bytes()
-        again = tiny.folder.parent / f"again-{number}"
-        again.mkdir()
-        with loop_device(target) as device_again:
-            run("mount", "-o", "ro", str(device_again), str(again))
-            try:
-                assert sha256_of(again / "kept") == sha256_of(mounted / "kept")
-            finally:
-                run("umount", str(again))
-        (mounted / "more").write_bytes(noise(MIB, 3))
-    assert made.changed_bytes < 3 * MIB
-
-
-def test_other_file_systems_are_taken_whole(tiny):
-    tiny.raw.write_bytes(noise(3 * MIB))
-    access = DeviceAccess(tiny.raw, Stillness(), tiny.folder, find_used_blocks)
-    made = capture(access, tiny.folder, tiny.name, now=START)
-    assert ["ext4 only" in note for note in access.notes] == [True]
-    assert (made.changed_bytes, "used_only" in made.header.metadata) == (3 * MIB, False)
-
-
-@pytest.mark.parametrize("field", ["state", "needs_recovery", "free"])
-def test_maps_that_cannot_be_trusted_are_not(tiny, field):
-    tiny.resize(16 * MIB)
-    run("mkfs.ext4", "-q", "-F", str(tiny.raw))
-    commands = {
-        "state": "ssv state 0",
-        "needs_recovery": "feature needs_recovery",
-        "free": "ssv free_blocks_count 5",
-    }
-    run("debugfs", "-w", "-R", commands[field], str(tiny.raw))
-    access = DeviceAccess(tiny.raw, Stillness(), tiny.folder, find_used_blocks)
-    if field == "free":
-        with pytest.raises(SourceError, match="contradicts itself"):
-            capture(access, tiny.folder, tiny.name, now=START)
-        return
-    capture(access, tiny.folder, tiny.name, now=START)
-    assert ["not in order" in note for note in access.notes] == [True]
 
 
 # --- LVM

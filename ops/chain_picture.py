@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ops.part_size import parts_words
 from ops.show import fork_words, gap_words, plain, size_words
 from policies.points import Point, PointId, Span
 from policies.reach import forks, gaps, reachable
@@ -34,9 +35,10 @@ def draw_chain(chain: Chain, rows: int | None, console: Console | None = None) -
         out.width = _PLAIN_WIDTH
     points = _points(chain.spans)
     total = size_words(sum(image.stored_bytes for image in chain.images))
+    kind = ", encrypted" if any(image.header and image.header.encrypted for image in chain.images) else ""
     out.print(
         f"[bold]{escape(plain(chain.volume))}[/bold]  chain b{chain.base:03d}: {len(points)} points in time, "
-        f"{len(chain.images)} images, {total}"
+        f"{len(chain.images)} images, {total}{kind}"
     )
     first = 0 if rows is None else max(len(points) - rows, 0)
     if first:
@@ -88,7 +90,7 @@ def _cells(images: Sequence[FoundImage]) -> tuple[str | Text, str, str]:
     if not images:
         return "", "", ""
     image = images[0]
-    return Text(plain(image.path.name)), image.kind, size_words(image.stored_bytes)
+    return Text(plain(image.path.name)), image.kind, size_words(image.stored_bytes) + parts_words(image.parts)
 
 
 def _lanes(spans: Sequence[Span], points: Sequence[Point]) -> list[str]:

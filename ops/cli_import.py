@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ops.differential_options import differential_of, differential_options
 from ops.interruption import Interruption
 from ops.part_size import part_size_option, parts_words
 from ops.passwords import PasswordSource, password_option
 from ops.show import plain, print_json, progress_bar, published_fields, size_words
 from ops.tether import tethered
+from policies.names import parse_image_name
+from storage.folder import kind_of
 
 if TYPE_CHECKING:
     from storage.writer import Published
@@ -56,6 +59,7 @@ Examples:
   rollforward import disk.vhdx --into /backup --volume DATA --json
   rollforward import disk.img --format qcow2 --into /backup --volume DATA
   rollforward import overlay.qcow2 --follow --into /backup --volume WEB01
+  rollforward import web01.qcow2 --into /backup --volume WEB01 --differential
 
 \b
 A second import of the same volume writes an incremental with what changed since the first.
@@ -63,6 +67,7 @@ A second import of the same volume writes an incremental with what changed since
 )
 @_image_options
 @click.option("--new-base", is_flag=True, help="Begin a new chain with a new base image.")
+@differential_options
 @click.option("--encrypt", is_flag=True, help="Encrypt the new chain; implied by a password file.")
 @password_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -74,6 +79,8 @@ def import_image(
     follow: bool,
     part_bytes: int | None,
     new_base: bool,
+    differential: bool,
+    of: int | None,
     encrypt: bool,
     password_file: Path | None,
     as_json: bool,
@@ -88,6 +95,7 @@ def import_image(
     from hsr.exchange.opening import opened_disk
     from storage.capture import capture
 
+    leads_from = differential_of(differential, of)
     disk = recognise(image, DiskFormat(told) if told else None)
     passwords = PasswordSource(password_file)
     passwords.ask_before_capture(folder, volume, begins=new_base, encrypt=encrypt)
@@ -103,6 +111,7 @@ def import_image(
             volume,
             now=datetime.now(UTC),
             new_base=new_base,
+            differential_of=leads_from,
             encrypt=encrypt or passwords.given is not None,
             passwords=passwords,
             called=image,
@@ -113,7 +122,7 @@ def import_image(
 
 
 def _tell(made: Published, disk_format: str, as_json: bool) -> None:
-    kind = "base" if made.header.start is None else "incremental"
+    kind = kind_of(parse_image_name(made.path.name), made.header)
     if as_json:
         fields = published_fields(made, kind)
         print_json(fields | {"format": disk_format})

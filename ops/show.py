@@ -38,6 +38,7 @@ _LINE_KEYS = (
     "reason",
     "root",
     "parts",
+    "encrypted",
 )
 """Every line of JSON has these keys, in this order; null where they say nothing."""
 
@@ -106,6 +107,7 @@ def image_fields(
         "reason": reason,
         "root": root.hex() if root else None,
         "parts": parts,
+        "encrypted": header.encrypted if header else None,
     }
 
 

@@ -55,7 +55,12 @@ def parse_nbd_uri(text: str) -> NbdUri:
     except ValueError as error:
         raise _wrong(text, str(error)) from error
     if parts.scheme.startswith("nbds"):
-        raise _wrong(text, "reading over TLS is not supported")
+        raise ConfigurationError(
+            "an NBD export is not read over TLS",
+            path=text,
+            hint="Bring it here first, through a tunnel that encrypts (ssh -L, stunnel) or by a qemu-nbd of your own "
+            "that reads it; then capture nbd://localhost:PORT/EXPORT.",
+        )
     if parts.scheme not in _SCHEMES or parts.username is not None or parts.fragment:
         raise _wrong(text, "it is not of this form")
     export = unquote(parts.path.removeprefix("/"))

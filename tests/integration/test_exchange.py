@@ -118,6 +118,12 @@ def test_a_second_import_is_an_incremental(disks: dict[str, Path], folder: Path,
     assert ran.objects[0]["kind"] == "incremental"
     assert ran.objects[0]["changed_bytes"] <= 1024
     assert restored(folder, tmp_path / "x.raw") == bytes(content)
+    ran = bring_in(image, folder, "--differential", "--json")
+    assert (ran.objects[0]["kind"], ran.objects[0]["changed_bytes"] <= 1024) == ("differential", True)
+    ran = bring_in(image, folder, "--differential", "--of", "1", "--json")
+    assert (ran.objects[0]["kind"], ran.objects[0]["changed_bytes"]) == ("differential", 0)
+    assert restored(folder, tmp_path / "x.raw") == bytes(content)
+    assert bring_in(image, folder, "--of", "1").code == 2
     assert not leftovers()
 
 

@@ -37,6 +37,7 @@ IMAGE_KEYS = [
     "reason",
     "root",
     "parts",
+    "encrypted",
 ]
 CONTRACT = [key for key in IMAGE_KEYS if key not in ("time", "volume_bytes")]
 """Keys that every JSON line has."""
@@ -750,6 +751,7 @@ def test_images_in_several_files_from_capture_to_restore(quick_path):
     verified = rollforward("verify", folder)
     assert (verified.code, verified.output.count("in 4 parts")) == (0, 4)
     assert {line["parts"] for line in rollforward("chain", folder, "--json").objects} == {4}
+    assert rollforward("chain", folder).output.count("in 4 parts") == 4
     done = rollforward("restore", folder, "--volume", "D", "--to", quick_path / "out.raw", "--json").objects[
         0
     ]

@@ -57,6 +57,12 @@ def test_names_that_are_none(text):
     assert caught.value.hint
 
 
+def test_exports_over_tls_are_refused_with_a_way_out():
+    with pytest.raises(ConfigurationError, match="not read over TLS") as caught:
+        parse_nbd_uri("nbds://server/disk")
+    assert all(word in (caught.value.hint or "") for word in ("tunnel", "qemu-nbd", "nbd://localhost"))
+
+
 def test_files_are_no_exports():
     assert not any(is_nbd_uri(text) for text in ("/dev/nbd0", "nbd", "nbd:x", "./nbd://x", "disk.raw"))
 

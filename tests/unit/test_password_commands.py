@@ -80,7 +80,9 @@ def test_what_needs_no_password_does_not_ask(place):
         Path("disk.raw").write_bytes(noise(2 * BLOCK, number))
         assert capture("--password-file", "old").code == 0
     assert in_this_process("verify", "images").code == 0
-    assert in_this_process("chain", "images").code == 0
+    told = in_this_process("chain", "images")
+    assert (told.code, told.output.splitlines()[0].endswith(", encrypted")) == (0, True)
+    assert all(line["encrypted"] for line in in_this_process("chain", "images", "--json").objects)
     merge = ("consolidate", "images", "--volume", "D", "--upto", "2")
     assert in_this_process(*merge, "--after", "0", "--tier", "daily").code == 0
     assert in_this_process(*merge, "--full").code == 0

@@ -11,15 +11,16 @@ import os
 import platform
 import secrets
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.differentials import differential_below
-from policies.errors import ConfigurationError, MissingPointError, SourceError, StorageError
+from policies.errors import ConfigurationError, MissingPointError, SourceError
 from policies.names import NUMBER_MAX, check_volume_name, image_name
 from policies.points import Point, PointId
 from policies.reach import ways_from_nothing
@@ -28,11 +29,11 @@ from storage.capture_keys import CaptureKeys, keys_for_capture
 from storage.chain import Chain
 from storage.digests import frame_digest
 from storage.fingerprints import (
-    Fingerprints,
+    KnownFingerprints,
+    NewFingerprints,
     StateKey,
     fingerprints_path,
-    load_fingerprints,
-    save_fingerprints,
+    open_fingerprints,
 )
 from storage.folder import FoundImage, chains, scan_folder
 from storage.header import ImageHeader
@@ -160,13 +161,11 @@ def capture(
         )
         work = _prepare(folder, volume, chain, opened, now, step.point_id)
         work, keys = _with_keys(work, volume, encrypt, passwords)
-        published, prints = _write_image(work, opened, part_bytes, progress)
+        prints = stack.enter_context(NewFingerprints(work.prints_path, _state_key(work.header), work.key))
+        published = _write_image(work, opened, prints, part_bytes, progress)
         if keys is not None:
             keys.keep()
-        if prints is None:
-            return published
-        with suppress(StorageError):  # the image is there: without them, the next capture only takes longer
-            save_fingerprints(work.prints_path, _state_key(work.header), prints, work.key)
+        prints.save()
         return published
 
 
@@ -293,36 +292,35 @@ def _state_key(header: ImageHeader) -> StateKey:
 
 
 def _write_image(
-    work: _Work, source: Source, part_bytes: int | None, progress: Progress
-) -> tuple[Published, Fingerprints | None]:
-    """Write and publish the image; return it, and the fingerprints of the new state."""
+    work: _Work, source: Source, prints: NewFingerprints, part_bytes: int | None, progress: Progress
+) -> Published:
+    """Write and publish the image; take the fingerprints of the new state."""
     past_cache = work.chain.parent is None  # a base is long, an incremental short
     with ImageWriter(work.target, work.header, past_cache=past_cache, part_bytes=part_bytes) as writer:
-        prints, seal = _write_changes(work, source, writer, progress)
+        scan = VolumeScan(source, work.header.block_bytes, prints, progress, work.key)
+        seal = _write_changes(work, source, scan, writer)
         source.confirm()
-        return writer.finish(seal), prints
+        return writer.finish(seal)
 
 
-def _write_changes(
-    work: _Work, source: Source, writer: ImageWriter, progress: Progress
-) -> tuple[Fingerprints | None, bytes]:
-    """Scan the source, write what changed; return the fingerprints of the new state, and the seal of its point.
+def _write_changes(work: _Work, source: Source, scan: VolumeScan, writer: ImageWriter) -> bytes:
+    """Scan the source, write what changed; return the seal of its point.
 
     Where only marked ranges are read, there are new fingerprints only if there were those of the parent.
     """
-    scan = VolumeScan(source, work.header.block_bytes, progress, work.key)
     if work.chain.parent is None:
-        return scan.prints, _append_all(scan.whole(work.header), work, writer)
-    with Overlay(work.chain.path) as overlay:
-        before = load_fingerprints(work.prints_path, _state_key(work.chain.parent), work.key)
+        return _append_all(scan.whole(work.header), work, writer)
+    with ExitStack() as stack:
+        overlay = stack.enter_context(Overlay(work.chain.path))
+        before = open_fingerprints(work.prints_path, _state_key(work.chain.parent), work.key)
         ranges = source.marked()
+        if ranges is None and before is None:
+            before = fingerprints_of(overlay, source.size_bytes, work.prints_path.parent, work.key)
+        if before is not None:
+            stack.enter_context(before)
         if ranges is not None:
-            frames = scan.marked(work.header, overlay, ranges, before)
-            seal = _append_all(frames, work, writer)
-            return None if before is None or not scan.keeps_prints else scan.prints, seal
-        if before is None:
-            before = fingerprints_of(overlay, len(scan.prints), work.key)
-        return scan.prints, _append_all(scan.difference(work.header, overlay, before), work, writer)
+            return _append_all(scan.marked(work.header, overlay, ranges, before), work, writer)
+        return _append_all(scan.difference(work.header, overlay, before), work, writer)
 
 
 def _append_all(frames: Generator[Frames, None, None], work: _Work, writer: ImageWriter) -> bytes:
@@ -336,27 +334,36 @@ def _append_all(frames: Generator[Frames, None, None], work: _Work, writer: Imag
     return b"" if seal is None else seal.finish()
 
 
-def fingerprints_of(overlay: Overlay, blocks: int, key: ChainKey | None = None) -> Fingerprints:
+def fingerprints_of(
+    overlay: Overlay, size_bytes: int, folder: Path, key: ChainKey | None = None
+) -> KnownFingerprints | None:
     """Make the fingerprints of the state that an overlay leads to, by decoding all of it.
 
     Args:
         overlay: the images.
-        blocks: how many blocks are of interest; the volume may have had fewer or more.
+        size_bytes: up to where they are of interest; the volume may have been smaller or larger.
+        folder: where they are kept meanwhile, without a name.
         key: the key of an encrypted chain; None of a plain one.
+
+    Returns:
+        The fingerprints; None if there is no room for them.
 
     Raises:
         FormatError: an image is damaged.
         StorageError: one cannot be read.
     """
-    count = min(overlay.block_count, blocks)
-    prints: Fingerprints = np.zeros((count, layout.FRAME_DIGEST_BYTES), np.uint8)
+    header = overlay.layers[-1].header
+    count = min(overlay.block_count, -(-size_bytes // overlay.block_bytes))
 
-    def fingerprint(stripe: Stripe) -> None:
-        filled = kernels.filled_blocks(stripe.plain.view(np.uint64)) & (stripe.blocks < count)
-        for row in np.flatnonzero(filled).tolist():
-            prints[stripe.blocks[row]] = np.frombuffer(frame_digest(stripe.plain[row].data), np.uint8)
+    def fingerprint(stripe: Stripe) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        rows = np.flatnonzero(kernels.filled_blocks(stripe.plain.view(np.uint64)) & (stripe.blocks < count))
+        digests = b"".join(frame_digest(stripe.plain[row].data) for row in rows.tolist())
+        return stripe.blocks[rows], np.frombuffer(digests, np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
 
-    with closing(BlockReader(overlay, key).map_stripes(fingerprint)) as stripes:
-        for _ in stripes:
-            pass
-    return prints
+    with (
+        NewFingerprints(None, _state_key(header), key, blocks=count, unnamed_in=folder) as prints,
+        closing(BlockReader(overlay, key).map_stripes(fingerprint)) as stripes,
+    ):
+        for blocks, found in stripes:
+            prints.put(blocks, found)
+        return prints.known()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,7 +14,13 @@ import numpy.typing as npt
 from storage import kernels, layout
 from storage.codec import encode_frame
 from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
-from storage.fingerprints import Fingerprints
+from storage.fingerprints import (
+    PIECE_BLOCKS,
+    Fingerprints,
+    KnownFingerprints,
+    NewFingerprints,
+    zero_prints,
+)
 from storage.header import ImageHeader
 from storage.image import Records
 from storage.marked import MarkedBlocks, batches_of, blocks_of, ranges_to_read, read_marked
@@ -38,6 +45,23 @@ _TAG_BYTES: Final = 16
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Consecutive blocks of the source that are to be read.
+
+    Attributes:
+        first_block: number of the first.
+        blocks: how many.
+        known: their fingerprints at the parent point; None if they are lost.
+        is_hole: whether the source stores nothing of them.
+    """
+
+    first_block: int
+    blocks: int
+    known: Fingerprints | None
+    is_hole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,34 +130,35 @@ class VolumeScan:
     Args:
         source: the volume.
         block_bytes: size of a block.
+        prints: given the fingerprints of the source's blocks; void where only marked ranges are read, of a volume
+            whose fingerprints are lost or whose size changed.
         progress: told how many bytes were read.
         key: the key of an encrypted chain; None of a plain one.
-
-    Attributes:
-        prints: fingerprints of the source's blocks, complete when the pass is.
-        keeps_prints: whether they are being kept; not where only marked ranges are read, of a volume whose
-            fingerprints are lost or whose size changed.
     """
 
     def __init__(
-        self, source: Source, block_bytes: int, progress: Progress, key: ChainKey | None = None
+        self,
+        source: Source,
+        block_bytes: int,
+        prints: NewFingerprints,
+        progress: Progress,
+        key: ChainKey | None = None,
     ) -> None:
         self._source = source
         self._key = key
         self._block_bytes = block_bytes
+        self._prints = prints
         self._progress = progress
         self._blocks = -(-source.size_bytes // block_bytes)
         self._blocks_at_once = max(_BATCH_BYTES // block_bytes, 1)
         self._buffers = BufferPool(_AHEAD, self._blocks_at_once * block_bytes)
-        self.keeps_prints = True
-        self.prints: Fingerprints = np.zeros((self._blocks, layout.FRAME_DIGEST_BYTES), np.uint8)
 
     def whole(self, header: ImageHeader) -> Generator[Frames, None, None]:
         """Yield everything but zeros, as frames of origin 0."""
         coding = self._coding(header)
 
-        def encode(first: int) -> tuple[_Coded, _Batch]:
-            batch = self._read(first, None)
+        def encode(asked: _Asked) -> tuple[_Coded, _Batch]:
+            batch = self._read(asked)
             rows = batch.changed
             lo, hi = _nonzero(batch.plain, header.granule_bytes)
             masks = _FrameMasks(lo[rows], hi[rows], lo[rows], hi[rows])
@@ -146,23 +171,31 @@ class VolumeScan:
                 self._note(batch)
                 yield coded.frames
                 coding.buffers.give(coded.buffer)
+        self._progress(self._source.size_bytes, self._source.size_bytes)
 
     def difference(
-        self, header: ImageHeader, overlay: Overlay, before: Fingerprints
+        self, header: ImageHeader, overlay: Overlay, before: KnownFingerprints | None
     ) -> Generator[Frames, None, None]:
-        """Yield the granules that differ from the overlay's end, as frames of origin 0."""
+        """Yield the granules that differ from the overlay's end, as frames of origin 0.
+
+        Args:
+            header: header of the new image.
+            overlay: leads to the parent point.
+            before: fingerprints of the parent; None to compare every block.
+        """
         reader, coding = BlockReader(overlay, self._key), self._coding(header)
         for blocks, plain in self._changed(before):
             rows, masks = _differing(blocks, plain, reader.read(blocks), header)
             if len(rows):
                 yield from _encode_in_threads(blocks[rows], plain, rows, masks, coding)
+        self._progress(self._source.size_bytes, self._source.size_bytes)
 
     def marked(
         self,
         header: ImageHeader,
         overlay: Overlay,
         ranges: Iterator[Ranges],
-        before: Fingerprints | None,
+        before: KnownFingerprints | None,
     ) -> Generator[Frames, None, None]:
         """Yield the granules of marked ranges that differ from the overlay's end, as frames of origin 0.
 
@@ -173,9 +206,11 @@ class VolumeScan:
             before: fingerprints of the parent, which those of changed blocks are put into.
         """
         parent_bytes = overlay.layers[-1].header.end.volume_bytes
-        self.keeps_prints = before is not None and parent_bytes == self._source.size_bytes
-        if before is not None and self.keeps_prints:
-            self.prints = before
+        keeps_prints = before is not None and parent_bytes == self._source.size_bytes
+        if keeps_prints:
+            self._prints.base = before
+        else:
+            self._prints.forget()
         reader, coding = BlockReader(overlay, self._key), self._coding(header)
         wanted = ranges_to_read(ranges, parent_bytes, self._source.size_bytes)
         batches = batches_of(wanted, self._block_bytes, self._blocks_at_once)
@@ -202,7 +237,7 @@ class VolumeScan:
                 got.fill_gaps(old, self._source.size_bytes)
                 rows, masks = _differing(got.blocks, got.plain, old, header)
                 coded = _encode(got.blocks[rows], got.plain, rows, masks, coding)
-                prints = _prints_of(got.plain, rows) if self.keeps_prints else None
+                prints = _prints_of(got.plain, rows) if keeps_prints else None
                 return _MarkedChanges(coded, got.blocks[rows], prints, got.end)
             finally:
                 old_buffers.give(old_buffer)
@@ -214,10 +249,11 @@ class VolumeScan:
         ):
             for changes in results:
                 if changes.prints is not None:
-                    self.prints[changes.blocks] = changes.prints
+                    self._prints.put(changes.blocks, changes.prints)
                 yield changes.coded.frames
                 coding.buffers.give(changes.coded.buffer)
                 self._progress(changes.end, self._source.size_bytes)
+        self._prints.complete()
         self._progress(self._source.size_bytes, self._source.size_bytes)
 
     def _coding(self, header: ImageHeader) -> _Coding:
@@ -225,14 +261,12 @@ class VolumeScan:
         buffers = BufferPool(_AHEAD + 1, self._blocks_at_once * (self._block_bytes + _TAG_BYTES))
         return _Coding(header.granule_bytes, cipher, buffers)
 
-    def _changed(self, before: Fingerprints) -> Iterator[tuple[I64, U8]]:
+    def _changed(self, before: KnownFingerprints | None) -> Iterator[tuple[I64, U8]]:
         """Yield (blocks, plain) of blocks whose fingerprints changed, some 4 MiB at a time."""
         blocks: list[I64] = []
         plains: list[U8] = []
         held = 0
-        with closing(
-            ordered_map(lambda first: self._read(first, before), self._all_batches(), ahead=_AHEAD)
-        ) as batches:
+        with closing(ordered_map(self._read, self._batches_to_compare(before), ahead=_AHEAD)) as batches:
             for batch in batches:
                 if len(batch.changed):
                     blocks.append(batch.first_block + batch.changed)
@@ -246,45 +280,79 @@ class VolumeScan:
         if held:
             yield np.concatenate(blocks), np.concatenate(plains)
 
-    def _all_batches(self) -> Iterator[int]:
-        return iter(range(0, self._blocks, self._blocks_at_once))
+    def _stored_batches(self) -> Iterator[_Asked]:
+        """Batches that hold anything; holes of a sparse source are passed over."""
+        step = self._blocks_at_once
+        zeros = zero_prints(step)
+        first = 0
+        while (stored := self._next_stored(first)) < self._blocks:
+            first = stored // step * step
+            count = min(step, self._blocks - first)
+            yield _Asked(first, count, zeros[:count], is_hole=False)
+            first += step
 
-    def _stored_batches(self) -> Iterator[int]:
-        """First blocks of the batches that hold anything; holes of a sparse file are passed over."""
-        at = 0
-        step = self._blocks_at_once * self._block_bytes
-        while (at := self._source.next_stored(at)) < self._source.size_bytes:
-            yield at // step * self._blocks_at_once
-            at = (at // step + 1) * step
+    def _batches_to_compare(self, before: KnownFingerprints | None) -> Iterator[_Asked]:
+        """Batches that hold anything, or did at the parent point: what was a hole and still is one needs no look."""
+        step = self._blocks_at_once
+        stored = -1
+        for piece in range(-(-self._blocks // PIECE_BLOCKS)):
+            start = piece * PIECE_BLOCKS
+            stop = min(start + PIECE_BLOCKS, self._blocks)
+            known = _of_length(before.piece(piece) if before else None, stop - start)
+            filled = None if known is None else start + np.flatnonzero(known.any(axis=1))
+            at = start
+            while at < stop:
+                stored = stored if stored >= at else self._next_stored(at)
+                nearest = min(stored, at if filled is None else _next_of(filled, at))
+                if nearest >= stop:
+                    break
+                at = start + (nearest - start) // step * step
+                count = min(step, stop - at)
+                before_it = None if known is None else known[at - start : at - start + count]
+                yield _Asked(at, count, before_it, is_hole=stored >= at + count)
+                at += count
 
-    def _read(self, first: int, before: Fingerprints | None) -> _Batch:
+    def _next_stored(self, block: int) -> int:
+        """Return the next block from one on that the source stores anything of; one behind the end if there is none."""
+        offset = self._source.next_stored(block * self._block_bytes)
+        return self._blocks if offset >= self._source.size_bytes else offset // self._block_bytes
+
+    def _read(self, asked: _Asked) -> _Batch:
         """Read and fingerprint a batch; runs in a worker thread."""
-        size = min(
-            self._blocks_at_once * self._block_bytes, self._source.size_bytes - first * self._block_bytes
-        )
-        blocks = -(-size // self._block_bytes)
-        offset = first * self._block_bytes
+        offset = asked.first_block * self._block_bytes
+        size = min(asked.blocks * self._block_bytes, self._source.size_bytes - offset)
         buffer = self._buffers.take()
-        plain = buffer[: blocks * self._block_bytes].reshape(blocks, self._block_bytes)
-        prints = np.zeros((blocks, layout.FRAME_DIGEST_BYTES), np.uint8)
-        is_hole = self._source.next_stored(offset) >= offset + size
-        if not is_hole:
+        plain = buffer[: asked.blocks * self._block_bytes].reshape(asked.blocks, self._block_bytes)
+        prints = zero_prints(asked.blocks)
+        if not asked.is_hole:
             self._source.read_into(offset, buffer.data[:size])
             buffer[size : plain.size] = 0
-            prints = _prints_of(plain, np.arange(blocks))
-        known = np.zeros_like(prints)
-        if before is not None:
-            overlap = before[first : first + blocks]
-            known[: len(overlap)] = overlap
-        changed = np.flatnonzero((prints != known).any(axis=1))
-        if is_hole and len(changed):
+            prints = _prints_of(plain, np.arange(asked.blocks))
+        is_changed = (
+            np.ones(asked.blocks, bool) if asked.known is None else (prints != asked.known).any(axis=1)
+        )
+        changed = np.flatnonzero(is_changed)
+        if asked.is_hole and len(changed):
             plain[:] = 0
-        return _Batch(first, plain, prints, changed, buffer)
+        return _Batch(asked.first_block, plain, prints, changed, buffer)
 
     def _note(self, batch: _Batch) -> None:
-        self.prints[batch.first_block : batch.first_block + len(batch.prints)] = batch.prints
-        done = (batch.first_block + len(batch.prints)) * self._block_bytes
-        self._progress(min(done, self._source.size_bytes), self._source.size_bytes)
+        stop = batch.first_block + len(batch.prints)
+        self._prints.put(np.arange(batch.first_block, stop), batch.prints)
+        self._progress(min(stop * self._block_bytes, self._source.size_bytes), self._source.size_bytes)
+
+
+def _of_length(prints: Fingerprints | None, blocks: int) -> Fingerprints | None:
+    """Cut fingerprints, or make them up with those of zero blocks: a volume may have had another size."""
+    if prints is None or len(prints) == blocks:
+        return prints
+    return np.concatenate([prints[:blocks], zero_prints(max(blocks - len(prints), 0))])
+
+
+def _next_of(rows: I64, at: int) -> int:
+    """Return the first of some ascending numbers that is not below `at`; a very large one if there is none."""
+    row = int(np.searchsorted(rows, at))
+    return int(rows[row]) if row < len(rows) else sys.maxsize
 
 
 def _masks(count: int) -> tuple[U64, U64]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.conftest import Tell
-from tests.checks.vastness import bounded
+from tests.checks.vastness import bounded, captures_bounded
 from tests.vast import TB, make_vast_chain
 
 pytestmark = pytest.mark.acceptance
@@ -20,3 +22,16 @@ def test_twenty_terabytes(tell: Tell, tmp_path: Path) -> None:
         "a base and 100 incrementals",
         lambda: bounded(make_vast_chain(folder, 20 * TB, incrementals=100, changed=0.01)),
     )
+
+
+def test_capturing_twenty_terabytes(tell: Tell, tmp_path: Path, roomy: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    tell("captures of a sparse volume", lambda: captures_bounded(roomy, folder, 20 * TB))
+
+
+@pytest.fixture
+def roomy() -> Iterator[Path]:
+    """A folder in memory: ext4 ends at 16 TiB, so that most disks cannot hold such a file, not even a sparse one."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from hsr.restore import restore
+from storage.capture import capture
 from storage.chain import load_chain
 from storage.consolidate import consolidate
 from storage.image import ImageReader
@@ -64,12 +69,21 @@ def _merged(sources: list[Path], target: Path) -> int:
     return records
 
 
+def _capture(folder: Path) -> int:
+    """Capture the sparse volume beside a folder; return how many bytes of granules the image holds."""
+    source = Path((folder / "source").read_text())
+    return capture(source, folder, VOLUME, now=datetime.now(UTC)).changed_bytes
+
+
 WORKS: Final[dict[str, Callable[[Path], int]]] = {
     "plan": _plan,
     "verify": _verify,
     "consolidate": _consolidate,
     "synthetic full": _synthetic_full,
 }
+
+
+_STEPS: Final[dict[str, Callable[[Path], int]]] = {**WORKS, "capture": _capture}
 
 
 def spend(work: str, folder: Path) -> Spent:
@@ -112,9 +126,86 @@ def bounded(chain: VastChain) -> str:
     return f"{chain.volume_bytes / 1e12:.2f} TB, {chain.records:,} records, {len(chain.paths)} images: {told}"
 
 
+_PIECES: Final = 40
+_PIECE_BYTES: Final = 64 << 10
+_GRANULE_BYTES_MAX: Final = 4096
+_RESTORED_BYTES_MAX: Final = 2 * _PIECES * (512 << 10)
+"""A restore writes whole blocks, of which a piece may touch two."""
+
+
+class SparseVolume:
+    """A raw file of any size that holds some MiB at places far apart, the very first and last among them.
+
+    Args:
+        path: where it is made.
+        size_bytes: its size.
+    """
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self.path = path
+        path.touch()
+        os.truncate(path, size_bytes)
+        steps = [number * ((size_bytes - _PIECE_BYTES) // (_PIECES - 1)) for number in range(_PIECES)]
+        self.places = [at // _GRANULE_BYTES_MAX * _GRANULE_BYTES_MAX for at in steps]
+
+    def write(self, seed: int, every: int) -> int:
+        """Write to some of the places; return to how many bytes."""
+        places = self.places[::every]
+        with self.path.open("r+b") as file:
+            for number, at in enumerate(places):
+                os.pwrite(file.fileno(), random.Random(f"{seed} {number}").randbytes(_PIECE_BYTES), at)
+        return len(places) * _PIECE_BYTES
+
+    def must_be_in(self, restored: Path) -> None:
+        """Check that another file holds the same.
+
+        Raises:
+            AssertionError: it does not.
+        """
+        assert restored.stat().st_size == self.path.stat().st_size
+        assert restored.stat().st_blocks * 512 < _RESTORED_BYTES_MAX, "zeros were written"
+        with self.path.open("rb") as one, restored.open("rb") as other:
+            for at in self.places:
+                pieces = [os.pread(file.fileno(), _PIECE_BYTES, at) for file in (one, other)]
+                assert pieces[0] == pieces[1], f"other contents at {at:,}"
+
+
+def captures_bounded(volumes: Path, folder: Path, size_bytes: int) -> str:
+    """Capture a sparse volume: a base, incrementals with and without fingerprints; restore it; say what that took.
+
+    Args:
+        volumes: a folder that can hold files of such a size.
+        folder: an empty folder for the images.
+        size_bytes: size of the volume.
+
+    Raises:
+        AssertionError: a capture took more memory than is promised, or other contents came out.
+    """
+    volume = SparseVolume(volumes / "vast.raw", size_bytes)
+    restored = volumes / "restored.raw"
+    (folder / "source").write_text(str(volume.path))
+    told = []
+    try:
+        for name, every in (("base", 1), ("incremental", 3), ("incremental without fingerprints", 5)):
+            written = volume.write(len(told), every)
+            if name.endswith("fingerprints"):
+                next((folder / ".rollforward").glob("*.fingerprints")).unlink()
+            spent = spend("capture", folder)
+            told.append(f"{name} {spent.seconds:.1f} s {spent.peak_mib} MiB")
+            assert spent.found == written, (told, spent)
+            assert spent.peak_mib < LIMIT_MIB, told
+        chain = load_chain(folder, VOLUME)
+        restore(chain.path_to(chain.newest()), restored)
+        volume.must_be_in(restored)
+    finally:
+        volume.path.unlink()
+        restored.unlink(missing_ok=True)
+    return f"{size_bytes / 1e12:.2f} TB sparse: {', '.join(told)}"
+
+
 def _main(work: str, folder: str) -> None:
     start = time.perf_counter()
-    found = WORKS[work](Path(folder))
+    found = _STEPS[work](Path(folder))
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text()
     peak_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))

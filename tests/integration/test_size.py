@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.checks.vastness import LIMIT_MIB, all_works
+from tests.checks.vastness import LIMIT_MIB, all_works, captures_bounded
 from tests.vast import TB, make_vast_chain
 
 
@@ -13,3 +13,10 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     folder.mkdir()
     spent = all_works(make_vast_chain(folder, TB // 50, incrementals=40, changed=0.02))
     assert all(each.peak_mib < LIMIT_MIB for each in spent), spent
+
+
+def test_capturing_a_sparse_volume_takes_little_memory_and_time(tmp_path: Path) -> None:
+    """As many blocks as 12 TB have of the larger size: one fingerprint each would be 390 MB, held twice before."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    assert captures_bounded(tmp_path, folder, (1 << 40) - 512)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import tracemalloc
@@ -706,15 +707,86 @@ def test_numbers_of_prints_and_blocks_agree():
     assert key.blocks == 3
 
 
-def test_prints_are_saved_and_loaded(tmp_path):
-    key = fingerprints.StateKey(b"c" * 16, b"p" * 16, 512, 2 * BLOCK + 1)
-    prints = np.frombuffer(noise(3 * 24), np.uint8).reshape(3, 24)
+def saved(path: Path, key: fingerprints.StateKey, prints: np.ndarray) -> None:
+    with fingerprints.NewFingerprints(path, key) as new:
+        new.put(np.arange(len(prints)), prints)
+        new.save()
+
+
+def test_prints_are_saved_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprints, "PIECE_BLOCKS", 4)
+    key = fingerprints.StateKey(b"c" * 16, b"p" * 16, 512, 18 * BLOCK + 1)
+    prints = np.frombuffer(noise(19 * 24), np.uint8).reshape(19, 24).copy()
+    prints[5:13] = 0
     path = tmp_path / ".rollforward" / "D-b001.fingerprints"
-    fingerprints.save_fingerprints(path, key, prints)
-    assert np.array_equal(fingerprints.load_fingerprints(path, key), prints)
-    other = fingerprints.StateKey(b"c" * 16, b"q" * 16, 512, 2 * BLOCK + 1)
-    assert fingerprints.load_fingerprints(path, other) is None
-    assert fingerprints.load_fingerprints(tmp_path / "gone", key) is None
+    with fingerprints.NewFingerprints(path, key) as new:
+        for blocks in ([0, 1], [2, 4], [13, 14, 15, 16, 17, 18]):
+            new.put(np.array(blocks), prints[blocks])
+        new.save()
+    prints[3] = 0
+    known = fingerprints.open_fingerprints(path, key)
+    assert known is not None
+    with known:
+        assert np.array_equal(np.concatenate([known.piece(number) for number in range(6)]), prints)
+    other = fingerprints.StateKey(b"c" * 16, b"q" * 16, 512, 18 * BLOCK + 1)
+    assert fingerprints.open_fingerprints(path, other) is None
+    assert fingerprints.open_fingerprints(tmp_path / "gone", key) is None
+
+
+def test_prints_are_as_those_before_where_nothing_new_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprints, "PIECE_BLOCKS", 4)
+    key = fingerprints.StateKey(b"c" * 16, b"p" * 16, 512, 19 * BLOCK)
+    path = tmp_path / ".rollforward" / "D-b001.fingerprints"
+    prints = np.frombuffer(noise(19 * 24), np.uint8).reshape(19, 24).copy()
+    saved(path, key, prints)
+    for harm in (None, 88 + 5):
+        if harm:
+            content = bytearray(path.read_bytes())
+            content[harm] ^= 1
+            path.write_bytes(content)
+        known = fingerprints.open_fingerprints(path, key)
+        assert known is not None
+        with known, fingerprints.NewFingerprints(path, key) as new:
+            new.base = known
+            new.put(np.array([6, 17]), np.full((2, 24), 7, np.uint8))
+            new.complete()
+            new.save()
+        assert new.void == bool(harm)
+
+
+@pytest.mark.parametrize("spoilt", [0, 2, 3])
+def test_damage_in_fingerprints_costs_only_their_piece(tiny, monkeypatch, spoilt):
+    """What is in other pieces still serves, and nothing that changed is missed."""
+    for module in (fingerprints, scan):
+        monkeypatch.setattr(module, "PIECE_BLOCKS", 4)
+    monkeypatch.setattr(scan, "_BATCH_BYTES", 3 * BLOCK)
+    now = bytearray(noise(15 * BLOCK + 9))
+    tiny.capture_states([bytes(now)])
+    path = fingerprints_path(tiny.folder, tiny.name, 1)
+    content = bytearray(path.read_bytes())
+    content[88 + spoilt * (4 * 24 + 32) + 20] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(capturing, "fingerprints_of", None)
+    now[13 * BLOCK + 3] ^= 1
+    now[BLOCK + 3] ^= 1
+    (made,) = tiny.capture_states([bytes(now)])
+    assert held(made.path) == {1: {0}, 13: {0}}
+    tiny.check()
+
+
+def test_without_room_for_fingerprints_made_anew_all_is_compared(tiny, monkeypatch):
+    tiny.capture_states([noise(5 * BLOCK)])
+    fingerprints_path(tiny.folder, tiny.name, 1).unlink()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fingerprints.tempfile, "TemporaryFile", full)
+    now = bytearray(noise(5 * BLOCK))
+    now[4 * BLOCK] ^= 1
+    (made,) = tiny.capture_states([bytes(now)])
+    assert held(made.path) == {4: {0}}
+    tiny.check()
 
 
 def test_format_errors_of_the_chain_reach_the_caller(tiny):

@@ -439,27 +439,37 @@ def test_hostile_metadata_is_refused(locked, quick_path, metadata):
 
 
 def test_fingerprints_are_encrypted_and_bound(locked, monkeypatch):
-    monkeypatch.setattr(fingerprints, "_PIECE_BYTES", 48)
+    monkeypatch.setattr(fingerprints, "PIECE_BLOCKS", 2)
     made = locked.capture_states(states(2))[-1]
     path = fingerprints.fingerprints_path(locked.folder, locked.name, 1)
     header = made.header
     state = fingerprints.StateKey(header.chain_id, header.end.id, 512, header.end.volume_bytes)
     key = locked.key()
-    found = fingerprints.load_fingerprints(path, state, key)
-    assert found is not None
+    found = pieces_of_prints(path, state, key)
+    assert all(piece is not None for piece in found)
     stored = path.read_bytes()
-    assert not any(row.tobytes() in stored for row in np.unique(found, axis=0))
-    assert fingerprints.load_fingerprints(path, state) is None
-    assert fingerprints.load_fingerprints(path, state, keys.ChainKey.new(header.chain_id)) is None
+    assert not any(row.tobytes() in stored for piece in found for row in np.unique(piece, axis=0))
+    assert pieces_of_prints(path, state) is None
+    other = pieces_of_prints(path, state, keys.ChainKey.new(header.chain_id))
+    assert all(piece is None for piece in other)
     for at in range(0, len(stored), 7):
         replace_file(path, stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :])
-        assert fingerprints.load_fingerprints(path, state, key) is None, f"byte {at}"
+        spoilt = pieces_of_prints(path, state, key)
+        assert spoilt is None or sum(piece is None for piece in spoilt) == (len(found) if at < 88 else 1), at
     pieces = [stored[:88], *(stored[at : at + 64] for at in range(88, len(stored), 64))]
     replace_file(path, b"".join([pieces[0], pieces[2], pieces[1], *pieces[3:]]))
-    assert fingerprints.load_fingerprints(path, state, key) is None
+    assert pieces_of_prints(path, state, key)[:2] == [None, None]
     locked.raw.write_bytes(states(3)[2])
     assert locked.capture().changed_bytes
     locked.check(2)
+
+
+def pieces_of_prints(path, state, key=None):
+    known = fingerprints.open_fingerprints(path, state, key)
+    if known is None:
+        return None
+    with known:
+        return [known.piece(number) for number in range(-(-state.blocks // fingerprints.PIECE_BLOCKS))]
 
 
 def test_plain_fingerprints_are_not_believed_for_an_encrypted_chain(locked, tmp_path):
@@ -467,5 +477,7 @@ def test_plain_fingerprints_are_not_believed_for_an_encrypted_chain(locked, tmp_
     path = fingerprints.fingerprints_path(locked.folder, locked.name, 1)
     header = made.header
     state = fingerprints.StateKey(header.chain_id, header.end.id, 512, header.end.volume_bytes)
-    fingerprints.save_fingerprints(path, state, np.zeros((state.blocks, 24), np.uint8))
-    assert fingerprints.load_fingerprints(path, state, locked.key()) is None
+    with fingerprints.NewFingerprints(path, state) as plain:
+        plain.save()
+    assert fingerprints.open_fingerprints(path, state) is not None
+    assert fingerprints.open_fingerprints(path, state, locked.key()) is None

@@ -11,7 +11,7 @@ out too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,10 +58,31 @@ def trace_ancestry(spans: Iterable[Span]) -> Ancestry:
     Returns:
         The tree. It depends on the set of spans alone, not on their order.
     """
-    sound, points = _sound_spans(spans)
+    return _trace(spans, None)
+
+
+def trace_joints(spans: Iterable[Span]) -> Ancestry:
+    """Work out the tree of those points at which a span begins or ends.
+
+    However many points an image names, only these matter to where another may be joined to it. A chain of years has
+    many points and few joints.
+
+    Args:
+        spans: spans of one chain, in any order.
+
+    Returns:
+        The tree of the joints alone: a joint's parent is the nearest known ancestor that is one.
+    """
+    known = tuple(spans)
+    joints = {span.end.id for span in known}
+    joints.update(span.start.id for span in known if span.start is not None)
+    return _trace(known, joints)
+
+
+def _trace(spans: Iterable[Span], wanted: Collection[PointId] | None) -> Ancestry:
+    sound, points, lines = _sound_spans(spans, wanted)
     parents: dict[PointId, Point] = {}
-    for span in sound:
-        line = span.covers if span.start is None else (span.start, *span.covers)
+    for line in lines:
         for older, newer in pairwise(line):
             known = parents.get(newer.id)
             if known is None or _rank(known) < _rank(points[older.id]):
@@ -79,19 +100,25 @@ def trace_ancestry(spans: Iterable[Span]) -> Ancestry:
     )
 
 
-def _sound_spans(spans: Iterable[Span]) -> tuple[tuple[Span, ...], dict[PointId, Point]]:
+def _sound_spans(
+    spans: Iterable[Span], wanted: Collection[PointId] | None
+) -> tuple[tuple[Span, ...], dict[PointId, Point], list[Sequence[Point]]]:
+    """Leave out what contradicts itself or others; give the points and lines of the rest, as far as wanted."""
     points: dict[PointId, Point] = {}
     sound: list[Span] = []
+    lines: list[Sequence[Point]] = []
     for span in sorted(spans, key=lambda span: (span.name, span.end.id)):
-        line = span.covers if span.start is None else (span.start, *span.covers)
-        ascends = all(older.number < newer.number for older, newer in pairwise(line))
-        agrees = all(points.get(point.id, point).number == point.number for point in line)
-        if span.assumed or not ascends or not agrees:
+        if span.assumed or not span.ascends:
             continue
-        sound.append(span)
-        for point in line:
-            points.setdefault(point.id, point)
-    return tuple(sound), points
+        line = span.covers if span.start is None else (span.start, *span.covers)
+        if wanted is not None and len(line) > 2:
+            line = tuple(point for point in line if point.id in wanted)
+        if all(points.get(point.id, point).number == point.number for point in line):
+            sound.append(span)
+            lines.append(line)
+            for point in line:
+                points.setdefault(point.id, point)
+    return tuple(sound), points, lines
 
 
 def _rank(point: Point) -> tuple[int, PointId]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import NewType
 
 PointId = NewType("PointId", bytes)
@@ -52,9 +53,14 @@ class Span:
     verified: bool = False
     assumed: bool = False
     held_ids: frozenset[PointId] = field(init=False, repr=False, compare=False)
+    ascends: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the shape and collect the identities that the span may be applied at."""
+        """Check the shape, and work out once what is asked of a span again and again.
+
+        `held_ids` are the identities of the points that it may be applied at; `ascends` tells whether numbers rise
+        along it, as those of a sound span do.
+        """
         if not self.covers:
             raise ValueError(f"span {self.name!r} covers no point")
         ids = [point.id for point in self.covers]
@@ -63,7 +69,11 @@ class Span:
         held = frozenset(ids)
         if len(held) != len(ids):
             raise ValueError(f"span {self.name!r} names a point twice")
+        numbers = [point.number for point in self.covers]
+        if self.start is not None:
+            numbers.insert(0, self.start.number)
         object.__setattr__(self, "held_ids", held)
+        object.__setattr__(self, "ascends", all(older < newer for older, newer in pairwise(numbers)))
 
     @property
     def end(self) -> Point:

@@ -218,11 +218,7 @@ def tip(spans: Iterable[Span]) -> Point | None:
 
 def _spread(first: Iterable[Span], spans: Iterable[Span], target: PointId | None) -> Mapping[PointId, Way]:
     """Go outward breadth first, up to the target or as far as spans lead; each span is looked at once."""
-    holders: dict[PointId, list[Span]] = {}
-    for span in sorted(spans, key=lambda span: span.name):
-        if not span.assumed:
-            for held in span.held_ids:
-                holders.setdefault(held, []).append(span)
+    holders = _holders(spans)
     ways: dict[PointId, Way] = {}
     steps = [Way(span, None, span.stored_bytes) for span in first if not span.assumed]
     taken = {id(way.span) for way in steps}
@@ -239,6 +235,17 @@ def _spread(first: Iterable[Span], spans: Iterable[Span], target: PointId | None
                     taken.add(id(span))
                     steps.append(Way(span, point, way.stored_bytes + span.stored_bytes))
     return ways
+
+
+def _holders(spans: Iterable[Span]) -> Mapping[PointId, Sequence[Span]]:
+    """List the spans that hold each point at which a way may stand, which is one where some span ends."""
+    usable = sorted((span for span in spans if not span.assumed), key=lambda span: span.name)
+    ends = {span.end.id for span in usable}
+    holders: dict[PointId, list[Span]] = {end: [] for end in ends}
+    for span in usable:
+        for held in span.held_ids & ends:
+            holders[held].append(span)
+    return holders
 
 
 def _best_arrivals(steps: Sequence[Way], ways: Mapping[PointId, Way]) -> dict[PointId, Way]:

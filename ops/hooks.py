@@ -52,13 +52,16 @@ class Hooks:
             To be told of the image.
 
         Raises:
-            ConfigurationError: a command is not to be found.
+            ConfigurationError: a command is empty, cannot be read, or is not to be found.
             SourceError: a command fails, or takes too long. That of the command after a capture that failed is
                 named in the hint of the error that counts.
 
         Crash: the command after it does not run.
         """
         outcome, failure = Outcome(), None
+        for when, command in (("before", self.before), ("after", self.after)):
+            if command is not None:
+                _words(when, command)
         try:
             if self.before is not None:
                 self._run("before", self.before, {})
@@ -85,9 +88,7 @@ class Hooks:
                 failure.hint = f"{failure.hint or ''} Besides: {error}".strip()
 
     def _run(self, when: str, command: str, told: Mapping[str, str]) -> None:
-        words = shlex.split(command)
-        if not words:
-            raise ConfigurationError(f"the command {when} the capture is empty")
+        words = _words(when, command)
         environment = {**os.environ, **self.about, **told, "ROLLFORWARD_WHEN": when}
         try:
             running = subprocess.Popen(
@@ -109,6 +110,23 @@ class Hooks:
         if code != 0:
             ended = f"exit {code}" if code > 0 else f"signal {-code}"
             raise SourceError(f"the command {when} the capture failed: {ended}", path=command)
+
+
+def _words(when: str, command: str) -> list[str]:
+    """Split a command into its words.
+
+    Raises:
+        ConfigurationError: there are none, or a quotation has no end.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the command {when} the capture cannot be read: {str(error).lower()}", path=command
+        ) from error
+    if not words:
+        raise ConfigurationError(f"the command {when} the capture is empty")
+    return words
 
 
 def _end(running: subprocess.Popen[bytes]) -> None:

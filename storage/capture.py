@@ -155,7 +155,7 @@ def capture(
         stack.enter_context(lock)
         chain = _chain_to_extend(folder, volume, new_base, differential_of)
         parent = chain.parent.end if chain.parent else None
-        step = CaptureStep(parent, PointId(secrets.token_bytes(layout.ID_BYTES)), _keeper(folder, volume))
+        step = CaptureStep(parent, PointId(secrets.token_bytes(layout.ID_BYTES)), keeper_of(folder, volume))
         opened: Source = stack.enter_context(
             VolumeSource(source, called) if isinstance(source, Path) else source.open(step)
         )
@@ -179,7 +179,8 @@ def _with_keys(
     return (replace(work, header=keys.header, key=keys.unlocked.key), keys) if keys else (work, None)
 
 
-def _keeper(folder: Path, volume: str) -> str:
+def keeper_of(folder: Path, volume: str) -> str:
+    """Say in words which volume in which folder of which machine it is: what tells one chain's keeper from others."""
     return f"{platform.node()} {os.fsencode(folder.resolve()).decode(errors='replace')} {volume}"
 
 

@@ -20,6 +20,7 @@ Wrong = Callable[[str], None]
 """Told what could not be tidied up."""
 
 _PERSISTENT_FORMATS: Final = ("qcow2",)
+_UNIX_SOCKETS: Final = Path("/proc/net/unix")
 
 
 class GuestDisk:
@@ -29,12 +30,17 @@ class GuestDisk:
         qmp: the qemu.
         node: name of the node.
         tag: tells our things from those of other captures.
+
+    Attributes:
+        folder_prefix: how the name of the folder begins that qemu keeps our things in.
+        marks: name of the bitmap that holds what is to be read.
     """
 
     def __init__(self, qmp: QmpClient, node: str, tag: str) -> None:
         self._qmp = qmp
         self._node = node
         self._prefix = f"rf-{tag}-"
+        self.folder_prefix = f"rollforward-guest-{tag}-"
         self.marks = self._named("marks")
 
     def _named(self, what: str) -> str:
@@ -87,7 +93,9 @@ class GuestDisk:
             merge = {"node": self._node, "target": self.marks, "bitmaps": [old]}
             actions += [("block-dirty-bitmap-add", copy), ("block-dirty-bitmap-merge", merge)]
         self._qmp.execute("transaction", actions=[{"type": kind, "data": told} for kind, told in actions])
-        path.unlink()  # qemu has it open; however we end, it takes no room when qemu lets go of it
+        path.unlink(
+            missing_ok=True
+        )  # qemu has it open; however we end, it takes no room when qemu lets go of it
 
     def _make(self, options: dict[str, object]) -> None:
         """Have an image made."""
@@ -119,12 +127,7 @@ class GuestDisk:
         """
         uri = NbdUri(folder / "nbd", self._named("moment")) if server is None else server
         if server is None:
-            address = {"type": "unix", "data": {"path": str(folder / "nbd")}}
-            try:
-                self._qmp.execute("nbd-server-start", addr=address)
-            except SourceError as error:
-                error.hint = "If its NBD server runs already, say where it listens, with --nbd-server."
-                raise
+            self._start_server(folder / "nbd")
         self._qmp.execute(
             "block-export-add",
             type="nbd",
@@ -135,6 +138,26 @@ class GuestDisk:
             bitmaps=[self.marks] if with_marks else [],
         )
         return NbdUri(uri.address, self._named("moment"))
+
+    def _start_server(self, socket: Path) -> None:
+        """Have an NBD server started, in the place of one that a capture left behind when it was killed."""
+        start = {"addr": {"type": "unix", "data": {"path": str(socket)}}}
+        try:
+            self._qmp.execute("nbd-server-start", **start)
+        except SourceError as error:
+            if not self._is_server_left_over():
+                error.hint = "If its NBD server runs already, say where it listens, with --nbd-server."
+                raise
+            self._qmp.execute("nbd-server-stop")
+            self._qmp.execute("nbd-server-start", **start)
+
+    def _is_server_left_over(self) -> bool:
+        """Tell whether the server that runs is ours, and nobody's use: nothing but its socket's name says so.
+
+        Source: proc_net(5), `/proc/net/unix`, which lists sockets even after their names are gone.
+        """
+        is_used = any(export.get("type") == "nbd" for export in self._list("query-block-exports"))
+        return not is_used and f"/{self.folder_prefix}".encode() in _UNIX_SOCKETS.read_bytes()
 
     def confirm(self) -> None:
         """Make sure that the moment was kept until now.

@@ -22,6 +22,9 @@ from policies.points import Point, PointId
 
 _BLKGETSIZE64: Final = 0x80081272
 _BLKFLSBUF: Final = 0x1261
+_FLOCK: Final = "hhqqi4x"
+"""struct flock of 64-bit systems: type, whence, start, length, process."""
+_QEMU_WRITES_BYTE: Final = 101
 _SYS_BLOCK: Final = Path("/sys/dev/block")
 _MOUNT_TABLE: Final = Path("/proc/self/mountinfo")
 _SWAPS: Final = Path("/proc/swaps")
@@ -140,22 +143,32 @@ class VolumeSource:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise SourceError(f"cannot be opened: {error.strerror}", path=str(path)) from error
+        self._is_itself = not vouched and self.path == path
         try:
-            self.size_bytes = device_or_file_bytes(self._fd, path)
-            if self.size_bytes == 0:
-                raise SourceError("is empty: there is nothing to capture", path=str(path))
-            if vouched or frozen_at is not None:
-                _forget_cached(self._fd)
-            user = None if vouched else read_write_user(path, frozen_at)
-            if user is not None:
-                raise SourceError(
-                    f"is in use read-write: {user}",
-                    path=str(path),
-                    hint="Capture a snapshot of it (--snapshot), freeze it meanwhile (--freeze), or unmount it.",
-                )
+            self._begin(path, frozen_at, vouched)
+        except OSError as error:
+            os.close(self._fd)
+            raise SourceError(f"cannot be looked at: {error.strerror}", path=str(path)) from error
         except BaseException:
             os.close(self._fd)
             raise
+
+    def _begin(self, path: Path, frozen_at: Path | None, vouched: bool) -> None:
+        """Find out how large it is, and that nobody writes to it."""
+        self.size_bytes = device_or_file_bytes(self._fd, path)
+        self._changed_ns = os.fstat(self._fd).st_mtime_ns
+        if self.size_bytes == 0:
+            raise SourceError("is empty: there is nothing to capture", path=str(path))
+        if vouched or frozen_at is not None:
+            _forget_cached(self._fd)
+        user = None if vouched else read_write_user(path, frozen_at)
+        if user is not None:
+            raise SourceError(
+                f"is in use read-write: {user}",
+                path=str(path),
+                hint="Capture a snapshot of it (--snapshot), freeze it meanwhile (--freeze), or unmount it; the disk "
+                "of a running guest is captured with --qmp.",
+            )
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer from `offset`.
@@ -192,7 +205,7 @@ class VolumeSource:
         return None
 
     def confirm(self) -> None:
-        """Make sure that the source is as large as it was when it was opened.
+        """Make sure that the source is as it was when it was opened, as far as its size and times tell.
 
         Raises:
             SourceError: it is not, so that what was read is no one state of it.
@@ -204,6 +217,13 @@ class VolumeSource:
                 path=str(self.path),
                 expected=f"{self.size_bytes:,} bytes",
                 actual=f"{size:,}",
+            )
+        status = os.fstat(self._fd)
+        if self._is_itself and stat.S_ISREG(status.st_mode) and status.st_mtime_ns != self._changed_ns:
+            raise SourceError(
+                "was written to while it was read",
+                path=str(self.path),
+                hint="See that nobody writes to it meanwhile, or vouch for that with --before and --after.",
             )
 
     def close(self) -> None:
@@ -242,8 +262,9 @@ def read_write_user(path: Path, frozen_at: Path | None = None) -> str | None:
     """Tell who may be writing to a device or raw file behind our back.
 
     Looks at mounts and swap areas on the device itself, on its partitions, on devices stacked upon it, and, for a
-    raw file, on loop devices that it backs. A device that is claimed, though nothing of this explains it, counts as
-    written to: a restore, a file system of several devices or a mount in another container does not show.
+    raw file, on loop devices that it backs, and at the lock of a virtual machine. A device that is claimed, though
+    nothing of this explains it, counts as written to: a restore, a file system of several devices or a mount in
+    another container does not show.
 
     Args:
         path: the device or raw file.
@@ -253,6 +274,8 @@ def read_write_user(path: Path, frozen_at: Path | None = None) -> str | None:
         In words, who uses it read-write; None if nobody does.
     """
     status = path.stat()
+    if stat.S_ISREG(status.st_mode) and _is_disk_of_a_guest(path):
+        return "the disk of a running virtual machine"
     devices = _devices_on(path)
     if not devices:
         return None
@@ -269,6 +292,22 @@ def read_write_user(path: Path, frozen_at: Path | None = None) -> str | None:
     if stat.S_ISBLK(status.st_mode) and not mounts and not is_stacked and _is_claimed(path):
         return "claimed by something that no mount here shows"
     return None
+
+
+def _is_disk_of_a_guest(path: Path) -> bool:
+    """Tell whether a qemu has opened a file to write to it: it holds locks on certain bytes then.
+
+    Source: qemu's block/file-posix.c, "Raw lock bytes": the byte 100 + n for a permission of bit n that is in use.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _QEMU_WRITES_BYTE, 1, 0)
+        found = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(fd)
+    return bool(found[0] != fcntl.F_UNLCK)
 
 
 def mounted_on(path: Path, mount_point: Path) -> bool:

@@ -10,11 +10,13 @@ Source: qemu's docs/interop/bitmaps.rst and docs/interop/live-block-operations.r
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from policies.errors import SourceError
 from storage.bitmap_names import bitmap_name, keeper_tag
 from storage.guest_disk import GuestDisk
 from storage.nbd_uri import NbdUri
@@ -54,8 +56,8 @@ class GuestAccess:
         Raises:
             SourceError: qemu refuses, or hangs up.
 
-        Crash: leaves job, export and nodes in qemu, and a second bitmap; the next capture of the volume removes
-            them. The bitmap that began at the last published point records on.
+        Crash: leaves job, export, nodes and server in qemu, a second bitmap, and a folder; the next capture of the
+            volume removes them. The bitmap that began at the last published point records on.
         """
         tag = keeper_tag(step.keeper)
         with QmpClient(self._control) as qmp:
@@ -79,13 +81,40 @@ class GuestAccess:
     def _moment(
         self, disk: GuestDisk, peer: tuple[int, int], old: str | None, new: str
     ) -> Iterator[GuestSource]:
-        with tempfile.TemporaryDirectory(prefix="rollforward-guest-", dir=self._scratch) as folder:
-            os.chown(folder, *peer)
+        self._sweep(disk)
+        with self._folder(disk, peer) as folder:
             disk.hold(Path(folder), old, new)
             uri = disk.serve(self._server, Path(folder), with_marks=old is not None)
             called = f"{self._node} of {self._control}"
             with NbdSource(uri, bitmap=disk.marks if old else None, called=called) as source:
                 yield GuestSource(source, disk)
+
+    def _folder(self, disk: GuestDisk, peer: tuple[int, int]) -> tempfile.TemporaryDirectory[str]:
+        """Make a folder that qemu can write to."""
+        try:
+            made = tempfile.TemporaryDirectory(
+                prefix=disk.folder_prefix, dir=self._scratch, ignore_cleanup_errors=True
+            )
+            try:
+                os.chown(made.name, *peer)
+            except BaseException:
+                made.cleanup()
+                raise
+        except OSError as error:
+            raise SourceError(
+                f"no folder for what the guest overwrites can be made: {error.strerror}",
+                path=str(self._scratch),
+                hint="Run this as root or as qemu's own user, and name a folder with room, with --scratch.",
+            ) from error
+        return made
+
+    def _sweep(self, disk: GuestDisk) -> None:
+        """Remove the folders of captures that were killed."""
+        for stale in self._scratch.glob(f"{disk.folder_prefix}*"):
+            try:
+                shutil.rmtree(stale)
+            except OSError as error:
+                self.notes.append(f"{stale} is left of a capture that was killed: {error.strerror}")
 
 
 class GuestSource:

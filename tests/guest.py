@@ -29,19 +29,22 @@ class Guest:
         folder: where sockets lie.
         disk: the disk's file.
         kind: its format.
-        export: name of the export that the guest writes to.
+        export: name of the export that the guest writes to; None for no NBD server at all.
     """
 
-    def __init__(self, folder: Path, disk: Path, kind: str, export: str = "guest") -> None:
+    def __init__(self, folder: Path, disk: Path, kind: str, export: str | None = "guest") -> None:
         self.control, self.nbd = folder / "qmp", folder / "nbd"
         node = json.dumps(
             {"driver": kind, "node-name": NODE, "file": {"driver": "file", "filename": str(disk)}}
         )
         writable = {"type": "nbd", "id": "guest", "node-name": NODE, "name": export, "writable": True}
+        served = [
+            "--nbd-server", f"addr.type=unix,addr.path={self.nbd},max-connections=8",
+            "--export", json.dumps(writable),
+        ]  # fmt: skip
         self.process = subprocess.Popen(
-            [tool("qemu-storage-daemon"), "--blockdev", node,
-             "--nbd-server", f"addr.type=unix,addr.path={self.nbd},max-connections=8",
-             "--export", json.dumps(writable), "--chardev", f"socket,path={self.control},server=on,wait=off,id=qmp",
+            [tool("qemu-storage-daemon"), "--blockdev", node, *(served if export else []),
+             "--chardev", f"socket,path={self.control},server=on,wait=off,id=qmp",
              "--monitor", "chardev=qmp", "--pidfile", str(folder / "pid")],
         )  # fmt: skip
         try:
@@ -77,7 +80,9 @@ class Guest:
 
 
 @contextlib.contextmanager
-def running_guest(folder: Path, disk: Path, kind: str = "raw", export: str = "guest") -> Iterator[Guest]:
+def running_guest(
+    folder: Path, disk: Path, kind: str = "raw", export: str | None = "guest"
+) -> Iterator[Guest]:
     guest = Guest(folder, disk, kind, export)
     try:
         yield guest

@@ -71,6 +71,8 @@ def export(
 ) -> Exported:
     """Write the point that a path of images leads to as a disk image.
 
+    As in a restore, every frame of every image is read and checked, those that newer ones hide before the others.
+
     Args:
         images: images in the order of application, the first a base.
         target: the file to be made.
@@ -78,7 +80,7 @@ def export(
         tethered: makes the program that writes it end with this process.
         key: the key of an encrypted chain.
         overwrite: replace the target, if it exists.
-        progress: told how many bytes of the volume are done.
+        progress: told how far it is, in bytes: first of what is stored, then of the volume.
 
     Returns:
         What was made.
@@ -100,6 +102,7 @@ def export(
 
     with PointReader(images, key=key) as point:
         _check_size(point.size_bytes, disk_format, target)
+        progress = _check_hidden(images, point.size_bytes, progress)
         with PartialFile(target, replacing=overwrite) as partial:
             _write(point, partial.path, disk_format, target, tethered, progress)
             if disk_format is DiskFormat.VMDK:
@@ -136,6 +139,21 @@ def _check_size(volume_bytes: int, disk_format: DiskFormat, target: Path) -> Non
             actual=f"{volume_bytes:,}",
             hint="Export it as VHDX.",
         )
+
+
+def _check_hidden(images: Sequence[Path], volume_bytes: int, progress: Progress) -> Progress:
+    """Check what qemu-img will not come to read, since the point does not show it.
+
+    Returns:
+        What is to be told of the volume from then on; both together are the whole.
+    """
+    from storage.hidden_frames import check_hidden
+    from storage.overlay import Overlay
+
+    with Overlay(images) as overlay:
+        first = overlay.frames_bytes
+        check_hidden(overlay, lambda done_bytes, _: progress(done_bytes, first + volume_bytes))
+    return lambda done_bytes, total_bytes: progress(first + done_bytes, first + total_bytes)
 
 
 def _write(

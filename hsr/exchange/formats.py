@@ -98,7 +98,7 @@ def recognise(path: Path, told: DiskFormat | None = None) -> ForeignDisk:
             if chosen is DiskFormat.QCOW2:
                 others = _others_of_qcow2(head)
             elif chosen is DiskFormat.VHD:
-                others = _others_of_vhd(tail if tail.startswith(_VHD_FOOTER) else head)
+                others = _others_of_vhd(head, tail)
             elif chosen is DiskFormat.VMDK:
                 file.seek(0)
                 others = _others_of_vmdk(head, file.read(_DESCRIPTOR_BYTES_MAX))
@@ -139,26 +139,33 @@ def _others_of_qcow2(head: bytes) -> tuple[str, ...]:
     return tuple(others)
 
 
-def _others_of_vhd(footer: bytes) -> tuple[str, ...]:
-    (kind,) = struct.unpack_from(">I", footer, 60)
-    return () if kind in _VHD_FIXED_OR_DYNAMIC else ("a parent",)
+def _others_of_vhd(head: bytes, tail: bytes) -> tuple[str, ...]:
+    """A dynamic disk has its footer twice; whoever opens it may believe either."""
+    kinds = [struct.unpack_from(">I", end, 60)[0] for end in (head, tail) if end.startswith(_VHD_FOOTER)]
+    return () if all(kind in _VHD_FIXED_OR_DYNAMIC for kind in kinds) else ("a parent",)
 
 
 def _others_of_vmdk(head: bytes, content: bytes) -> tuple[str, ...]:
-    """A descriptor names extents and a parent; the extents count where they are not the file itself."""
+    """A descriptor names extents and a parent; the extents count where they are not the file itself.
+
+    A descriptor is read leniently, and not by everybody alike. So that it names files is not for us to find out:
+    where the data are not in the file itself, they are in others, whatever their names.
+    """
     if head.startswith(b"COWD"):
         return ()
-    has_extents = True
+    holds_data = False
     descriptor = content
     if head.startswith(b"KDMV"):
         capacity, _, offset, size = struct.unpack_from("<4Q", head, 12)
-        has_extents = capacity == 0
+        holds_data = capacity != 0
         descriptor = content[offset * _SECTOR : (offset + size) * _SECTOR] if offset else b""
         if offset and len(descriptor) < size * _SECTOR:
             return ("a descriptor out of its place",)
     text = descriptor.split(b"\0", 1)[0].decode("latin-1")
-    found = re.findall(r'^\s*(?:RW|RDONLY|NOACCESS)\s+\d+\s+\w+\s+"([^"]*)"', text, re.MULTILINE)
-    others = [f"the file {name!r}" for name in found] if has_extents else []
+    others: list[str] = []
+    if not holds_data:
+        found = re.findall(r'^\s*RW\s+\d+\s+\w+\s+"([^"\n]*)"', text, re.MULTILINE)
+        others = [f"the file {name!r}" for name in found] or ["files with the data"]
     parent = re.search(r"^\s*parentCID\s*=\s*(\w+)", text, re.MULTILINE | re.IGNORECASE)
     if "parentFileNameHint" in text or (parent is not None and parent[1].lower() != _NO_PARENT):
         others.append("a parent")

@@ -184,7 +184,7 @@ def captures_bounded(volumes: Path, folder: Path, size_bytes: int) -> str:
     volume = SparseVolume(volumes / "vast.raw", size_bytes)
     restored = volumes / "restored.raw"
     (folder / "source").write_text(str(volume.path))
-    told = []
+    told: list[str] = []
     try:
         for name, every in (("base", 1), ("incremental", 3), ("incremental without fingerprints", 5)):
             written = volume.write(len(told), every)

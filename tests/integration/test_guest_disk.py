@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from policies.errors import SourceError
-from storage.capture import capture
+from storage import source_guest
+from storage.bitmap_names import keeper_tag
+from storage.capture import capture, keeper_of
 from storage.nbd_uri import parse_nbd_uri
 from storage.source_guest import GuestAccess
 from storage.verify import verify_image
@@ -175,3 +177,47 @@ def test_what_qemu_cannot_do_is_said(tiny, tmp_path):
         must_be_clean(guest, [])
     with pytest.raises(SourceError, match="cannot be reached"):
         capture(GuestAccess(tmp_path / "none", NODE), tiny.folder, tiny.name, now=START)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_server_that_a_killed_capture_left_is_replaced(tiny, tmp_path, is_ours):
+    """Killed between the start of qemu's NBD server and the export: nothing but its socket tells whose it is."""
+    disk = tmp_path / "disk"
+    new_disk(disk, CONTENT, "raw")
+    with running_guest(tmp_path, disk, export=None) as guest:
+        prefix = (
+            f"rollforward-guest-{keeper_tag(keeper_of(tiny.folder, tiny.name))}-" if is_ours else "other-"
+        )
+        left = tmp_path / f"{prefix}abc"
+        left.mkdir()
+        (left / "overwritten").touch()
+        guest.asked("nbd-server-start", addr={"type": "unix", "data": {"path": str(left / "nbd")}})
+        access = GuestAccess(guest.control, NODE, scratch=tmp_path)
+        if not is_ours:
+            with pytest.raises(SourceError, match="already running") as caught:
+                capture(access, tiny.folder, tiny.name, now=START)
+            assert "--nbd-server" in caught.value.hint
+            assert left.exists()
+            return
+        for number in range(2):
+            made = capture(access, tiny.folder, tiny.name, now=START)
+            assert made.header.end.number == number
+        assert access.notes == []
+        assert not list(tmp_path.glob("rollforward-guest-*"))
+        assert guest.things() == ([], [], [NODE])
+
+
+def test_a_scratch_folder_that_cannot_be_used_is_said(tiny, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    new_disk(disk, CONTENT, "raw")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with running_guest(tmp_path, disk) as guest:
+        monkeypatch.setattr(source_guest.os, "chown", refused)
+        with pytest.raises(SourceError, match="no folder for what the guest overwrites") as caught:
+            take(tiny, guest)
+        assert "--scratch" in caught.value.hint
+        must_be_clean(guest, [])
+    assert not list(tiny.folder.parent.glob("rollforward-guest-*"))

@@ -90,7 +90,7 @@ def find_used_blocks(path: Path, notes: list[str]) -> UsedBlocks | None:
         return None
     kind = found[0].kind
     try:
-        return UsedBlocks(kind, found[0].free(path))
+        return UsedBlocks(kind, found[0].free(path.absolute()))
     except SourceError as error:
         notes.append(f"the {kind} file system: {error.reason}: all that is not zero was taken")
         return None

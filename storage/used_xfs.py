@@ -30,6 +30,7 @@ _MOST_GROUPS: Final = 8192
 _MOST_EXTENTS: Final = 1 << 21
 _HEADER_SECTORS: Final = 4
 
+_VERSION, _VERSION_MASK = 5, 0xF
 _KNOWN_INCOMPAT: Final = 0b1110_1111
 """Of `features_incompat`: all up to parent pointers but bit 4, which asks for a repair. Later ones may keep free space
 elsewhere. Source: the superblock's description in the XFS Algorithms & Data Structures book, and Linux 6.12."""
@@ -56,6 +57,7 @@ _Extents = npt.NDArray[np.int64]
 class _Geometry:
     """Fields of the superblock, under their names in xfs_db."""
 
+    versionnum: int
     blocksize: int
     sectsize: int
     dblocks: int
@@ -84,6 +86,8 @@ class _Geometry:
 
     def check(self) -> None:
         """Raise SourceError if this is a file system that is not understood here in full."""
+        if self.versionnum & _VERSION_MASK != _VERSION:
+            raise SourceError("it is of a version without checksums")
         if self.features_incompat & ~_KNOWN_INCOMPAT or self.features_ro_compat & ~_KNOWN_RO_COMPAT:
             raise SourceError("it asks for a repair, or has features that are not known here")
         if self.inprogress or self.agcount > _MOST_GROUPS:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -130,13 +130,9 @@ def _words(when: str, command: str) -> list[str]:
 
 
 def _end(running: subprocess.Popen[bytes]) -> None:
-    """End a command and all that it started."""
+    """End a command and all that it started, even where the command itself has ended."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(running.pid, number)
+        with suppress(subprocess.TimeoutExpired):
             running.wait(_END_LIMIT_S)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        return

@@ -36,6 +36,9 @@ _DIGEST_BYTES: Final = 32
 PIECE_BLOCKS: Final = 1 << 16
 """Blocks whose fingerprints are one piece: 1.5 MiB."""
 
+_HELD_PIECES_MAX: Final = 64
+"""Pieces that are kept in memory before they are written, 96 MiB: the image comes first where room is short."""
+
 _HEAD: Final = np.dtype(
     [
         ("magic", "S8"),
@@ -257,6 +260,8 @@ class NewFingerprints:
         self._partial: PartialFile | None = None
         self._unnamed: IO[bytes] | None = None
         self._number = 0
+        self._waiting: list[tuple[int, Fingerprints | None]] = []
+        self._held = 0
         self._piece: Fingerprints | None = None
         self.base: KnownFingerprints | None = None
         self.void = False
@@ -283,10 +288,11 @@ class NewFingerprints:
         """Make them void: they are not, or not all, what they should be."""
         self.void = True
         self._piece = None
+        self._waiting.clear()
         self._discard()
 
     def complete(self) -> None:
-        """Write all that remains; `base` is needed no longer then."""
+        """Take all that remains from `base`, which is needed no longer then."""
         if not self.void:
             self._advance(self._pieces.count)
         self.base = None
@@ -312,6 +318,7 @@ class NewFingerprints:
     def _finish(self) -> None:
         self.complete()
         if not self.void:
+            self._write_waiting()
             _write_all(self._fd(), self._head, 0)
             os.truncate(self._fd(), self._pieces.file_bytes)
 
@@ -321,13 +328,28 @@ class NewFingerprints:
             while self._number < number and not self.void:
                 piece = self._begun()
                 if piece is not None:
-                    self._pieces.write(self._fd(), self._number, piece)
+                    self._hold(self._number, piece)
                 self._piece = None
                 self._number += 1
             if self._number < self._pieces.count and not self.void:
                 self._begun()
         except (OSError, StorageError):
             self.forget()
+
+    def _hold(self, number: int, piece: Fingerprints) -> None:
+        """Keep a piece to be written later, or write all that are kept, where they are many."""
+        is_zero = not piece.any()
+        self._waiting.append((number, None if is_zero else piece))
+        self._held += not is_zero
+        if self._held > _HELD_PIECES_MAX:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        for number, piece in self._waiting:
+            kept = zero_prints(self._pieces.blocks_of(number)) if piece is None else piece
+            self._pieces.write(self._fd(), number, kept)
+        self._waiting.clear()
+        self._held = 0
 
     def _begun(self) -> Fingerprints | None:
         """Return the present piece as far as it is known; None if what it is based on is damaged."""

@@ -18,6 +18,7 @@ from storage.thaw_watch import FIFREEZE, FITHAW
 _START_LIMIT_S: Final = 30.0
 _FREEZE_LIMIT_S: Final = 120.0
 _THAW_LIMIT_S: Final = 60.0
+_HINT_THAW: Final = "If nobody else keeps it frozen, thaw it: fsfreeze --unfreeze."
 
 
 class Frozen:
@@ -95,14 +96,21 @@ class Frozen:
         self._end()
 
     def _end(self) -> None:
-        with suppress(BrokenPipeError):
-            self._to_watch.close()
         try:
-            self._watch.wait(_THAW_LIMIT_S)
-        finally:
-            if self._watch.returncode != 0:  # it was killed, or could not thaw: it is our turn
+            with suppress(BrokenPipeError):
+                self._to_watch.close()
+            try:
+                code = self._watch.wait(_THAW_LIMIT_S)
+            except subprocess.TimeoutExpired as error:
+                raise SourceError(
+                    f"is not thawed after {_THAW_LIMIT_S:g} seconds: the kernel does not answer",
+                    path=str(self.mount_point),
+                    hint=_HINT_THAW,
+                ) from error
+            if code != 0:  # it was killed, or could not thaw: it is our turn
                 with suppress(OSError):
                     fcntl.ioctl(self._fd, FITHAW, 0)
+        finally:
             self._from_watch.close()
             os.close(self._fd)
 
@@ -113,10 +121,13 @@ class Frozen:
     def _must_say(self, word: str, limit_s: float) -> None:
         said = self._said(limit_s)
         if said != word:
+            is_frozen = said == os.strerror(errno.EBUSY)
             raise SourceError(
                 f"cannot be frozen: {said or 'the freezing process does not answer'}",
                 path=str(self.mount_point),
-                hint="Freezing takes root, and a file system that can be frozen.",
+                hint=f"It is frozen already. {_HINT_THAW}"
+                if is_frozen
+                else "Freezing takes root, and a file system that can be frozen.",
             )
 
     def _said(self, limit_s: float) -> str:

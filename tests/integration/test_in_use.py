@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -337,3 +338,30 @@ def test_commands_vouch_for_a_mounted_device(tiny, ext4):
     assert rollforward(*command, "--before", "true", *still[2:]).code == 0
     assert rollforward(*command, "--before", "true").code == 5
     assert can_write(mounted)
+
+
+def test_all_that_a_command_started_ends_with_it(tiny, tmp_path):
+    """Also what does not listen when it is asked to end, while the command itself does."""
+    tiny.raw.write_bytes(noise(1000))
+    script = tmp_path / "script"
+    script.write_text("(trap '' TERM; exec sleep 600) &\nwait\n")
+    limits = ("--hook-limit", "1")
+    ran = rollforward(
+        "capture", tiny.raw, "--into", tiny.folder, "--volume", "V", "--before", f"sh {script}", *limits
+    )
+    assert (ran.code, "longer than 1 seconds" in ran.errors) == (5, True), str(ran)
+    deadline = time.monotonic() + 60
+    while sleepers_of(script):
+        assert time.monotonic() < deadline
+
+
+def sleepers_of(script: Path) -> list[str]:
+    """List what still runs with the environment of that command."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cmdline").read_bytes() == b"sleep\x00600\x00":
+                told = (entry / "environ").read_bytes()
+                if f"ROLLFORWARD_FOLDER={script.parent}/".encode() in told:
+                    found.append(entry.name)
+    return found

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hsr.restore import restore
 from policies.errors import (
     BusyError,
     ConfigurationError,
@@ -26,16 +27,17 @@ from policies.errors import (
 from storage import capture as capturing
 from storage import fingerprints, layout, replay, scan, source
 from storage.capture import capture
+from storage.chain import load_chain
 from storage.fingerprints import fingerprints_path
 from storage.image import ImageReader
 from storage.publish import folder_lock
 from storage.source import VolumeSource
 from storage.verify import verify_image
 from tests.commands import run
-from tests.loop import loop_device, needs_root
+from tests.loop import loop_device, needs_root, small_file_system
 from tests.unit.forge import sections, take_apart
 from tests.unit.plain_kernels import granules_of
-from tests.unit.tiny import BLOCK, GRANULE, START, TinyVolume, names, noise, open_files
+from tests.unit.tiny import BLOCK, GRANULE, START, TinyVolume, fill, names, noise, open_files
 
 
 def held(path: Path) -> dict[int, set[int]]:
@@ -796,3 +798,29 @@ def test_format_errors_of_the_chain_reach_the_caller(tiny):
     tiny.image().write_bytes(image[: index.start] + b"!" + image[index.start + 1 :])
     with pytest.raises(FormatError):
         tiny.capture_states([noise(1000, 1)])
+
+
+@needs_root
+def test_the_image_comes_before_its_fingerprints_where_room_is_short(tiny, tmp_path, monkeypatch):
+    for module in (fingerprints, scan):
+        monkeypatch.setattr(module, "PIECE_BLOCKS", 128)
+    blocks = 4096
+    contents = np.arange(1, blocks + 1, dtype=np.uint32)
+    now = np.repeat(contents, BLOCK // 4).tobytes()
+    tiny.raw.write_bytes(now)
+    with small_file_system(tmp_path, 4 << 20) as folder:
+        made = capture(tiny.raw, folder, tiny.name, now=START)
+        path = fingerprints_path(folder, tiny.name, 1)
+        known = path.stat().st_size
+        path.unlink()
+        made.path.unlink()
+        left = made.stored_bytes + known // 2
+        fill(folder, left)
+        made = capture(tiny.raw, folder, tiny.name, now=START)
+        assert not path.exists()
+        (folder / "filler").unlink()
+        assert capture(tiny.raw, folder, tiny.name, now=START).changed_bytes == 0
+        assert path.exists()
+        chain = load_chain(folder, tiny.name)
+        restore(chain.path_to(chain.point(0)), tmp_path / "restored.raw")
+    assert (tmp_path / "restored.raw").read_bytes() == now

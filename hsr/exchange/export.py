@@ -23,6 +23,8 @@ from hsr.exchange.formats import DiskFormat
 from hsr.exchange.qemu import Complaint, Tether, begin_tool, find_tool
 from hsr.restore import restore
 from policies.errors import ConfigurationError, RestoreError, RollforwardError
+from policies.names import parse_image_name
+from storage.parts import image_files
 from storage.pipeline import Progress, no_progress
 from storage.publish import PartialFile
 
@@ -94,7 +96,7 @@ def export(
 
     Crash: a partial file that the next writer in the folder sweeps away; an older file stays as it is.
     """
-    _check_target(target, overwrite)
+    _check_target(target, overwrite, images)
     if disk_format is DiskFormat.RAW:
         done = restore(images, target, key=key, overwrite=overwrite, progress=progress)
         return Exported(target, done.volume_bytes, done.volume_bytes, target.stat().st_size)
@@ -116,8 +118,10 @@ def export(
         return Exported(target, point.size_bytes, disk_bytes, stored_bytes)
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def _check_target(target: Path, overwrite: bool, images: Sequence[Path]) -> None:
     if os.path.lexists(target):
+        if parse_image_name(target.name) is not None or _is_one_of(target, images):
+            raise ConfigurationError("is one of the images, or named like one", path=str(target))
         if not target.is_file() or target.is_symlink():
             raise ConfigurationError("is not a regular file", path=str(target))
         if not overwrite:
@@ -128,6 +132,11 @@ def _check_target(target: Path, overwrite: bool) -> None:
             )
     if not target.parent.is_dir():
         raise ConfigurationError("the folder of the target does not exist", path=str(target))
+
+
+def _is_one_of(target: Path, images: Sequence[Path]) -> bool:
+    files = (path for image in images for path in image_files(image))
+    return any(target.exists() and target.samefile(path) for path in files)
 
 
 def _check_size(volume_bytes: int, disk_format: DiskFormat, target: Path) -> None:

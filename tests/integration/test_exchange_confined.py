@@ -113,3 +113,19 @@ def test_progress_of_an_export_goes_forward(tmp_path):
     assert len({total for _, total in told}) == 1
     assert all(done <= total for done, total in told)
     assert (tmp_path / "out.qcow2").exists()
+
+
+@pytest.mark.parametrize("name", ["raw", "qcow2"])
+def test_an_export_never_replaces_an_image(tmp_path, name):
+    volume = TinyVolume(tmp_path / "home")
+    volume.capture_states([noise(5 * BLOCK), noise(5 * BLOCK, 1)])
+    hard = tmp_path / "hard.qcow2"
+    hard.hardlink_to(volume.image())
+    for target in (volume.image(), volume.image(1), hard):
+        content = target.read_bytes()
+        ran = in_this_process(
+            "export", volume.folder, "--volume", volume.name, "--to", target, "--format", name, "--overwrite"
+        )
+        assert (ran.code, "is one of the images" in ran.errors) == (2, True), str(ran)
+        assert target.read_bytes() == content
+    volume.check()

@@ -15,6 +15,7 @@ from calendar import monthrange
 from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, date, datetime, time, timedelta, tzinfo
 from enum import IntEnum
+from functools import lru_cache
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
@@ -241,6 +242,7 @@ def _day_after(day: date | None) -> date:
     return day + _DAY if day < date.max else day
 
 
+@lru_cache(maxsize=4096)
 def _first_moment(day: date, zone: tzinfo) -> datetime:
     """Find the first moment at which the local calendar shows a day, or a later one."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)

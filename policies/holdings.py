@@ -7,6 +7,7 @@ point.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -49,6 +50,11 @@ class Holding:
         place: where it is.
         plain_bytes: how many bytes of the volume it holds, before compression; None if unknown.
         tier: the highest that its name says; of a merged image whose name says none, daily.
+        rank: the tier's index in `TIERS`.
+        is_present: whether it lies in its folder.
+        is_usable: whether it may turn out to be good: there, not judged bad, vouched for by its header.
+        proven_at: since when something may rest on it: the later of first seen and first verified; None if nothing may.
+        seed: a number that is the same for the same image, wherever it is asked, and evenly spread.
     """
 
     span: Span
@@ -59,12 +65,25 @@ class Holding:
     place: Whereabouts = Whereabouts.PRESENT
     plain_bytes: int | None = None
     tier: Tier = field(init=False)
-    rank: int = field(init=False, repr=False)
+    rank: int = field(init=False, repr=False, compare=False)
+    is_present: bool = field(init=False, repr=False, compare=False)
+    is_usable: bool = field(init=False, repr=False, compare=False)
+    proven_at: datetime | None = field(init=False, repr=False, compare=False)
+    seed: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Work out the tier."""
-        object.__setattr__(self, "tier", tier_of(self.span))
-        object.__setattr__(self, "rank", TIERS.index(self.tier))
+        """Work out once what is asked of a holding again and again."""
+        tier = tier_of(self.span)
+        is_present = self.place is Whereabouts.PRESENT
+        is_usable = is_present and self.fault is None and not self.span.assumed
+        is_proven = is_usable and self.span.verified and self.verified_at is not None
+        proven_at = max(self.first_seen_at, self.verified_at) if is_proven and self.verified_at else None
+        object.__setattr__(self, "tier", tier)
+        object.__setattr__(self, "rank", TIERS.index(tier))
+        object.__setattr__(self, "is_present", is_present)
+        object.__setattr__(self, "is_usable", is_usable)
+        object.__setattr__(self, "proven_at", proven_at)
+        object.__setattr__(self, "seed", _seed_of(self.span))
 
     @property
     def name(self) -> str:
@@ -72,37 +91,14 @@ class Holding:
         return self.span.name
 
     @property
-    def is_present(self) -> bool:
-        """Whether it lies in its folder."""
-        return self.place is Whereabouts.PRESENT
-
-    @property
     def is_proven(self) -> bool:
-        """Whether something may rest on it: there, found good after it was published, vouched for by its header."""
-        return (
-            self.span.verified
-            and self.verified_at is not None
-            and self.fault is None
-            and self.place is Whereabouts.PRESENT
-            and not self.span.assumed
-        )
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether it may turn out to be good: there, not judged bad, vouched for by its header."""
-        return self.fault is None and self.place is Whereabouts.PRESENT and not self.span.assumed
+        """Whether something may rest on it: usable, and read back and found good after it was published."""
+        return self.proven_at is not None
 
     @property
     def last_checked_at(self) -> datetime | None:
         """When it was last found good; None if never."""
         return self.checked_at or self.verified_at
-
-    @property
-    def proven_at(self) -> datetime | None:
-        """Since when something may rest on it: the later of first seen and first verified; None if not proven."""
-        if not self.is_proven or self.verified_at is None:
-            return None
-        return max(self.first_seen_at, self.verified_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +189,9 @@ def worth_remembering(holdings: Iterable[Holding]) -> Mapping[PointId, datetime]
                 known = seen.get(point.id, holding.first_seen_at)
                 seen[point.id] = min(known, holding.first_seen_at)
     return seen
+
+
+def _seed_of(span: Span) -> int:
+    start = b"" if span.start is None else span.start.id
+    text = b"|".join((span.name.encode(errors="surrogateescape"), start, span.end.id))
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

@@ -7,136 +7,59 @@ and asking again leads to a plan that has nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import date, datetime, tzinfo
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from policies.calendar import Period
-from policies.freezing import Freeze
-from policies.holdings import Claim, Hold, Holding
-from policies.names import Tier
-from policies.points import Point, PointId
-from policies.retention import Fate
+from policies.broken import LostPoint, freeze_of_broken, lost_points
+from policies.chain_facts import ChainFacts
+from policies.consolidating import (
+    Consolidations,
+    PlannedConsolidation,
+    Surroundings,
+    Wait,
+    plan_consolidations,
+)
+from policies.control import Control, control_at
+from policies.folder_policy import ControlPolicy, FolderPolicy
+from policies.freezing import Freeze, FreezeKind
+from policies.outlook import Outlook, outlook_of
+from policies.points import PointId
+from policies.retention import (
+    Fate,
+    Ground,
+    Needs,
+    PlannedRetirement,
+    fates_by_age,
+    keep_all,
+    promises_of,
+    retirements_of,
+    spare_what_is_promised,
+    within_reach,
+)
+from policies.retiring import BrokenPromise, Promise, judge_retirement
+from policies.reverify import (
+    PlannedVerification,
+    VerificationCause,
+    next_verification_at,
+    plan_verifications,
+)
+from policies.rollup import Rollups, plan_rollups, tiers_in_use
+from policies.timeline import Timeline, first_sights, trace_timeline
 
+__all__ = [
+    "ChainFacts",
+    "ChainPlan",
+    "Fate",
+    "PlannedConsolidation",
+    "PlannedRetirement",
+    "PlannedVerification",
+    "VerificationCause",
+    "Wait",
+    "plan_chain",
+]
 
-@dataclass(frozen=True, slots=True)
-class ChainFacts:
-    """All that is known of a chain at one moment.
-
-    Attributes:
-        volume: name of the volume, as in file names.
-        base_number: number of the chain's base, as in file names.
-        zone: the folder's time zone.
-        holdings: the chain's image files, in any order; those that are bad, gone or set aside among them.
-        seen_at: when points were first seen whose stamps cannot be right (`holdings.worth_remembering`), also by files
-            that are gone since.
-        holds: what people want to stay.
-        claims: what work and disks need.
-        freezes: why nothing of the chain may be removed at present, as `freezing` judges it.
-        waived: keys of freezes that a person has said are well.
-        taken: names of other files in the folder, so that no result is given one of them.
-        blocked: results, by name, that are not to be tried at present, each with its reason (quarantine, back-off).
-    """
-
-    volume: str
-    base_number: int
-    zone: tzinfo
-    holdings: tuple[Holding, ...] = ()
-    seen_at: Mapping[PointId, datetime] = field(default_factory=dict)
-    holds: tuple[Hold, ...] = ()
-    claims: tuple[Claim, ...] = ()
-    freezes: tuple[Freeze, ...] = ()
-    waived: frozenset[str] = frozenset()
-    taken: frozenset[str] = frozenset()
-    blocked: Mapping[str, str] = field(default_factory=dict)
-
-
-class VerificationCause(StrEnum):
-    """Why an image is to be read back, most urgent first."""
-
-    NEW = "new"
-    NEEDED = "needed"
-    PERIODIC = "periodic"
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedVerification:
-    """An image to be read back.
-
-    Attributes:
-        name: its file name.
-        cause: why, in a word.
-        reason: why, in words for the administrator.
-    """
-
-    name: str
-    cause: VerificationCause
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedConsolidation:
-    """Images to be rolled up into one; all of them are verified.
-
-    Attributes:
-        name: file name of the result.
-        tier: what it is rolled up as.
-        period: the local days that it sums up; of a growing rolling image, all up to the last.
-        after: the point that it leads from.
-        upto: the point that it leads to.
-        sources: file names of the images, oldest first.
-        covers: the points that the result covers, oldest first.
-        reason: why it is due, in words for the administrator.
-    """
-
-    name: str
-    tier: Tier
-    period: Period
-    after: Point
-    upto: Point
-    sources: tuple[str, ...]
-    covers: tuple[Point, ...]
-    reason: str
-
-    @property
-    def day(self) -> date:
-        """The last local day that it sums up."""
-        return self.period.last
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRetirement:
-    """An image to be taken away.
-
-    Attributes:
-        name: its file name.
-        tier: what it was rolled up as.
-        covered_by: file name of the image that holds all that it does.
-        to_incrementals: whether it is moved into `Incrementals` in place of being deleted.
-        reason: why it may go, in words for the administrator.
-    """
-
-    name: str
-    tier: Tier
-    covered_by: str
-    to_incrementals: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Something that is due and cannot be done yet.
-
-    Attributes:
-        subject: file name of what is waited with.
-        reason: what it waits for, in words for the administrator.
-        until: when to look again; None if only an event can change it.
-    """
-
-    subject: str
-    reason: str
-    until: datetime | None = None
+_DEFAULT_CONTROL = ControlPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +74,187 @@ class ChainPlan:
         consolidations: what is to be rolled up now, lower tiers first, oldest first.
         retirements: what is to be taken away now.
         fates: of every holding that is present, whether it stays and why, by name.
+        promised: the points that must be within reach once the retirements are carried out, with who needs them.
         waits: what is due and cannot be done yet.
         freezes: why nothing may be removed at present; those found by this plan among them.
         next_due_at: when something becomes due by time alone; None for never.
+        outlook: what is known in advance if nothing is to be done now; None otherwise.
     """
 
     verifications: tuple[PlannedVerification, ...] = ()
     consolidations: tuple[PlannedConsolidation, ...] = ()
     retirements: tuple[PlannedRetirement, ...] = ()
     fates: tuple[Fate, ...] = ()
+    promised: tuple[Promise, ...] = ()
     waits: tuple[Wait, ...] = ()
     freezes: tuple[Freeze, ...] = ()
     next_due_at: datetime | None = None
+    outlook: Outlook | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is to be done now."""
         return not (self.verifications or self.consolidations or self.retirements)
+
+    def fate_of(self, name: str) -> Fate | None:
+        """Tell what becomes of an image.
+
+        Args:
+            name: its file name.
+
+        Returns:
+            Its fate; None if it is not there.
+        """
+        return next((fate for fate in self.fates if fate.holding.name == name), None)
+
+
+def plan_chain(
+    facts: ChainFacts,
+    policy: FolderPolicy,
+    now: datetime,
+    control: ControlPolicy = _DEFAULT_CONTROL,
+    *,
+    started: bool = False,
+) -> ChainPlan:
+    """Tell what is due for a chain.
+
+    Args:
+        facts: all that is known of it.
+        policy: what its folder is told to do.
+        now: the present moment.
+        control: when the daily work is done.
+        started: whether a person has started the daily work just now.
+
+    Returns:
+        The plan.
+    """
+    moment = control_at(now, control, facts.zone, started=started)
+    sights = first_sights(((one.span, one.first_seen_at) for one in facts.holdings), facts.seen_at)
+    usable = [one for one in facts.holdings if one.is_usable]
+    timeline = trace_timeline((one.span for one in usable), facts.zone, sights, now)
+    frozen = [freeze for freeze in facts.freezes if freeze.key not in facts.waived]
+    rollups = _rollups(facts, timeline, policy, moment)
+    consolidations = plan_consolidations(rollups.due, timeline, _surroundings(facts, frozen))
+    verifications = plan_verifications(
+        facts.holdings, policy.verification, moment, now, consolidations.unproven
+    )
+    reached = within_reach(facts.holdings, proven=True)
+    retention = _retention(facts, policy, moment, reached, frozen, now)
+    retirements = retirements_of(retention.fates, policy.retention)
+    next_due_at = _next_due_at(facts, policy, moment, rollups, consolidations, retention, now)
+    is_idle = not (verifications or consolidations.ready or retirements)
+    return ChainPlan(
+        verifications=verifications,
+        consolidations=consolidations.ready,
+        retirements=retirements,
+        fates=retention.fates,
+        promised=retention.promised,
+        waits=consolidations.waits,
+        freezes=retention.freezes,
+        next_due_at=next_due_at,
+        outlook=outlook_of(timeline, sights, reached, next_due_at, now) if is_idle else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Retention:
+    fates: tuple[Fate, ...]
+    promised: tuple[Promise, ...]
+    freezes: tuple[Freeze, ...]
+
+
+def _rollups(facts: ChainFacts, timeline: Timeline, policy: FolderPolicy, control: Control) -> Rollups:
+    """Find what is due to be rolled up; nothing is while that is switched off, or the daily work is."""
+    if not policy.consolidation.enabled or control.as_of is None:
+        return Rollups((), None)
+    ranks = {one.name: one.rank for one in facts.holdings}
+    tiers = tiers_in_use(policy.consolidation)
+    return plan_rollups(timeline, ranks, policy.consolidation, control.as_of, tiers)
+
+
+def _surroundings(facts: ChainFacts, frozen: Iterable[Freeze]) -> Surroundings:
+    taken = dict.fromkeys(facts.taken, "another file has it")
+    for one in facts.holdings:
+        if one.is_present:
+            fault = "it does not hold all that is due" if one.fault is None else f"it is bad, {one.fault}"
+            taken[one.name] = f"{one.name} is there already, and {fault}"
+    clock = next((freeze for freeze in frozen if freeze.kind is FreezeKind.CLOCK), None)
+    return Surroundings(
+        volume=facts.volume,
+        base_number=facts.base_number,
+        proven={one.name for one in facts.holdings if one.is_proven},
+        taken=taken,
+        blocked=facts.blocked,
+        suspended=None if clock is None else f"a clock that can be trusted: {clock.reason}",
+    )
+
+
+def _retention(
+    facts: ChainFacts,
+    policy: FolderPolicy,
+    control: Control,
+    reached: frozenset[PointId],
+    frozen: Sequence[Freeze],
+    now: datetime,
+) -> _Retention:
+    needs = Needs(facts.holds, tuple(claim for claim in facts.claims if claim.is_alive(now)))
+    fates = fates_by_age(facts.holdings, policy.retention, needs.of_names(), now)
+    promised = promises_of(fates, needs, reached)
+    failing, unproven = _failing_now(facts, needs, promised)
+    lost = _lost(facts, fates, reached)
+    broken = freeze_of_broken(lost, failing, facts.freezes, now)
+    freezes = (*frozen, *([broken] if broken is not None and broken.key not in facts.waived else ()))
+    fates = spare_what_is_promised(fates, facts.holdings, promised)
+    if not policy.consolidation.enabled:
+        fates = keep_all(fates, Ground.SUSPENDED, "consolidation is switched off for this folder")
+    elif control.as_of is None:
+        fates = keep_all(fates, Ground.SUSPENDED, "the daily work is not done unless it is started by hand")
+    elif freezes:
+        fates = keep_all(fates, Ground.FROZEN, freezes[0].reason)
+    elif unproven:
+        fates = keep_all(
+            fates, Ground.NEEDED, f"{unproven[0].promise.needed_by} needs what is not verified yet"
+        )
+    return _Retention(fates, promised, freezes)
+
+
+def _lost(facts: ChainFacts, fates: Iterable[Fate], reached: frozenset[PointId]) -> tuple[LostPoint, ...]:
+    """Find where ways break off; what is not verified yet counts as a way."""
+    found = lost_points(fates, reached)
+    return lost_points(fates, within_reach(facts.holdings, proven=False)) if found else ()
+
+
+def _failing_now(
+    facts: ChainFacts, needs: Needs, promised: Sequence[Promise]
+) -> tuple[tuple[BrokenPromise, ...], tuple[BrokenPromise, ...]]:
+    """Find the promises of holds and claims that nothing keeps now; then those that unverified images alone keep."""
+    if not needs.holds and not needs.claims:
+        return (), ()
+    unkept = judge_retirement([one.span for one in facts.holdings if one.is_proven], (), promised).broken
+    if not unkept:
+        return (), ()
+    hoped_for = [replace(one.span, verified=True) for one in facts.holdings if one.is_usable]
+    failing = judge_retirement(hoped_for, (), [broken.promise for broken in unkept]).broken
+    lost = [broken.promise for broken in failing]
+    return failing, tuple(broken for broken in unkept if broken.promise not in lost)
+
+
+def _next_due_at(
+    facts: ChainFacts,
+    policy: FolderPolicy,
+    control: Control,
+    rollups: Rollups,
+    consolidations: Consolidations,
+    retention: _Retention,
+    now: datetime,
+) -> datetime | None:
+    """Tell when something becomes due though nothing happens."""
+    moments = [freeze.ends_at for freeze in retention.freezes]
+    moments.extend(wait.until for wait in consolidations.waits)
+    moments.append(next_verification_at(facts.holdings, policy.verification, control))
+    if control.runs and rollups.next_close_at is not None:
+        moments.append(control.first_from(rollups.next_close_at))
+    if control.runs and policy.consolidation.enabled:
+        moments.extend(fate.due_at for fate in retention.fates if fate.ground is Ground.YOUNG)
+    moments.extend(claim.expires_at for claim in facts.claims)
+    return min((moment for moment in moments if moment is not None and moment > now), default=None)

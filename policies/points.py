@@ -44,6 +44,9 @@ class Span:
         stored_bytes: size of the file, in bytes.
         verified: whether it was read back whole, and found good, after it was published.
         assumed: whether only its name, not its header, says where it leads.
+        end: the point that it leads to.
+        held_ids: identities of the points that it may be applied at.
+        ascends: whether numbers rise along it, as those of a sound span do.
     """
 
     name: str
@@ -52,15 +55,12 @@ class Span:
     stored_bytes: int = 0
     verified: bool = False
     assumed: bool = False
+    end: Point = field(init=False, repr=False, compare=False)
     held_ids: frozenset[PointId] = field(init=False, repr=False, compare=False)
     ascends: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the shape, and work out once what is asked of a span again and again.
-
-        `held_ids` are the identities of the points that it may be applied at; `ascends` tells whether numbers rise
-        along it, as those of a sound span do.
-        """
+        """Check the shape, and work out once what is asked of a span again and again."""
         if not self.covers:
             raise ValueError(f"span {self.name!r} covers no point")
         ids = [point.id for point in self.covers]
@@ -72,13 +72,9 @@ class Span:
         numbers = [point.number for point in self.covers]
         if self.start is not None:
             numbers.insert(0, self.start.number)
+        object.__setattr__(self, "end", self.covers[-1])
         object.__setattr__(self, "held_ids", held)
         object.__setattr__(self, "ascends", all(older < newer for older, newer in pairwise(numbers)))
-
-    @property
-    def end(self) -> Point:
-        """The point that the span leads to."""
-        return self.covers[-1]
 
     @property
     def is_base(self) -> bool:

@@ -121,7 +121,18 @@ def reachable(spans: Iterable[Span]) -> frozenset[PointId]:
     Returns:
         Identities of all points that spans lead to from nothing without a gap.
     """
-    return frozenset(ways_from_nothing(spans))
+    waiting = sorted((span for span in spans if not span.assumed), key=lambda span: span.end.number)
+    reached: set[PointId] = set()
+    while True:
+        left = []
+        for span in waiting:
+            if span.start is None or span.start.id in reached or not span.held_ids.isdisjoint(reached):
+                reached.add(span.end.id)
+            else:
+                left.append(span)
+        if len(left) == len(waiting):
+            return frozenset(reached)
+        waiting = left
 
 
 def ways_from_nothing(spans: Iterable[Span]) -> Mapping[PointId, Way]:

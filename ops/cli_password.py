@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from storage.header import ImageHeader
     from storage.key_area import KeyArea
     from storage.key_files import Unlocked
+    from storage.key_repair import Mended
 
 _Change = Callable[["Unlocked", bytes], "KeyArea"]
 
@@ -118,6 +121,49 @@ def remove(folder: Path, volume: str, base: int | None, password_file: Path | No
     _apply(folder, volume, base, PasswordSource(password_file), None, drop, as_json)
 
 
+@password.command(
+    epilog="""\b
+Example:
+  rollforward password repair /backup --volume DATA
+"""
+)
+@_FOLDER
+@_VOLUME
+@_BASE
+@_JSON
+def repair(folder: Path, volume: str, base: int | None, as_json: bool) -> None:
+    """Mend damaged key slots, in images and key files. Needs no password.
+
+    Each image of an encrypted volume has a copy of the key slots in its header. Where that is damaged, `verify` calls
+    the image bad, though its contents may be good. It is mended in place from its own digest, from the key file, or
+    from another image; nothing that the image's root covers is touched. Verify the image afterwards.
+    """
+    from storage.key_repair import mend_key_slots
+
+    with _volume_lock(folder, volume):
+        found = mend_key_slots(folder, volume, base)
+    for mended in found:
+        _tell_mended(mended, volume, as_json)
+    if not found and not as_json:
+        click.echo("All key slots are good.")
+    sys.exit(1 if any(mended.source is None for mended in found) else 0)
+
+
+def _tell_mended(mended: Mended, volume: str, as_json: bool) -> None:
+    status = "damaged" if mended.source is None else "mended"
+    if as_json:
+        source = None if mended.source is None else str(mended.source)
+        fields = {"path": str(mended.path), "kind": "keys", "volume": volume, "base": mended.base}
+        print_json({**fields, "status": status, "source": source})
+    elif mended.source is None:
+        click.echo(
+            f"{plain(mended.path)}: damaged still: no other copy fits. Fetch a good one from a replica."
+        )
+    else:
+        taken = "" if mended.source == mended.path else f", from {plain(mended.source.name)}"
+        click.echo(f"{plain(mended.path)}: mended{taken}")
+
+
 def _new(volume: str, file: Path | None) -> Callable[[], bytes]:
     def get() -> bytes:
         return read_password(file) if file else ask(f"New password for {volume}", twice=True)
@@ -143,14 +189,14 @@ def _apply(
     """
     from storage.key_area import key_file_path
     from storage.key_files import save_key_file, unlock
-    from storage.publish import folder_lock
 
-    with folder_lock(folder, f"{volume}.capture", f"a capture of {volume!r}, or a change of its password,"):
+    with _volume_lock(folder, volume):
         chains = _encrypted_chains(folder, volume, base)
         known, wanted = source.known(volume), new() if new else None
         refused: list[PasswordError] = []
-        for number, headers in chains.items():
+        for number, images in chains.items():
             path = key_file_path(folder, volume, number)
+            headers = list(images.values())
             try:
                 opened = unlock(path, headers, known)
             except PasswordError as error:
@@ -158,6 +204,7 @@ def _apply(
                 if wanted is not None:
                     unlock(path, headers, wanted)
                 continue
+            _refuse_strangers(images, opened)
             area = change_area(opened, wanted or b"")
             save_key_file(path, area)
             _tell(path, volume, number, as_json)
@@ -165,13 +212,28 @@ def _apply(
         raise refused[0]
 
 
-def _encrypted_chains(folder: Path, volume: str, base: int | None) -> dict[int, list[ImageHeader]]:
+def _volume_lock(folder: Path, volume: str) -> AbstractContextManager[None]:
+    from storage.publish import folder_lock
+
+    return folder_lock(folder, f"{volume}.capture", f"a capture of {volume!r}, or a change of its password,")
+
+
+def _refuse_strangers(images: dict[Path, ImageHeader], opened: Unlocked) -> None:
+    """Make sure that the key is that of all images of the chain, before a new password is given to it."""
+    from storage.seals import open_metadata
+
+    for path, header in images.items():
+        open_metadata(header, opened.key, str(path))
+
+
+def _encrypted_chains(folder: Path, volume: str, base: int | None) -> dict[int, dict[Path, ImageHeader]]:
+    """Return the headers of each encrypted chain's usable images."""
     from storage.folder import chains, scan_folder
 
-    found: dict[int, list[ImageHeader]] = {}
+    found: dict[int, dict[Path, ImageHeader]] = {}
     for (_, number), images in chains(scan_folder(folder, volume)).items():
-        headers = [image.header for image in images if image.usable and image.header is not None]
-        encrypted = [header for header in headers if header.encrypted]
+        headers = {image.path: image.header for image in images if image.usable and image.header is not None}
+        encrypted = {path: header for path, header in headers.items() if header.encrypted}
         if encrypted and base in (None, number):
             found[number] = encrypted
     if not found:

@@ -154,7 +154,7 @@ def _found(
         return _in_folder(load_chain(place, volume, base), number, tier, full)
     if (volume, number, tier, base) != (None, None, None, None) or full:
         raise click.UsageError("Give an image, or a folder with --volume and --number.")
-    found = find_image(first_part_of(place))
+    found = find_image(first_part_of(place), among_all=True)
     if found is None:
         raise ConfigurationError("does not have the name of an image", path=str(place))
     if found.problem is not None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 
 from policies.errors import ConfigurationError, FormatError, PasswordError
+from storage.secrecy import leave_no_dumps
 
 if TYPE_CHECKING:
     from storage.chain import Chain
@@ -87,13 +88,21 @@ class PasswordSource:
             volume: name of the volume.
             begins: whether a new chain is asked for.
             encrypt: whether it is to be encrypted.
+
+        Raises:
+            PasswordError: nobody is there to ask.
+            FormatError: an image is plain, though the volume is encrypted.
+            StorageError: the folder cannot be read.
         """
         if self.given is not None:
             return
-        from storage.folder import scan_folder
+        from storage.folder import refuse_plain_in_encrypted, scan_folder
         from storage.key_area import key_file_bases
 
         images = scan_folder(folder, volume)
+        if not begins:
+            newest = max((image.name.base for image in images), default=0)
+            refuse_plain_in_encrypted(image for image in images if image.name.base == newest)
         headers = [image.header for image in images if image.header is not None]
         encrypted = any(header.encrypted for header in headers) or bool(key_file_bases(folder, volume))
         if encrypted and images and not begins:
@@ -117,6 +126,7 @@ def ask(words: str, *, twice: bool) -> bytes:
             "a password is needed, and there is no terminal to ask at",
             hint=f"Name a file that holds it, with --password-file or in {VARIABLE}.",
         )
+    leave_no_dumps()
     typed: str = click.prompt(words, hide_input=True, confirmation_prompt=twice, err=True)
     return normal_password(typed.encode(errors="surrogateescape"))
 
@@ -124,12 +134,15 @@ def ask(words: str, *, twice: bool) -> bytes:
 def read_password(path: Path) -> bytes:
     """Read a password: all of the file but a line end after it, and the mark that some editors put before UTF-8.
 
+    From then on, the process leaves no core dumps.
+
     Args:
         path: a file that others may not read, or a pipe.
 
     Raises:
         ConfigurationError: it cannot be read, is open to everybody, empty or far too long.
     """
+    leave_no_dumps()
     try:
         with path.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode

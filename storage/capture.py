@@ -35,7 +35,7 @@ from storage.fingerprints import (
     fingerprints_path,
     open_fingerprints,
 )
-from storage.folder import FoundImage, chains, scan_folder
+from storage.folder import FoundImage, chains, refuse_plain_in_encrypted, scan_folder
 from storage.header import ImageHeader
 from storage.key_area import key_file_bases, key_file_path
 from storage.key_files import Passwords
@@ -143,7 +143,8 @@ def capture(
         SourceError: the source is in use, fails, or showed more than one state while it was read.
         MissingPointError: the chain leads nowhere, since its base is missing or bad; or not to `differential_of`.
         ForkError: several lines have a point of that number.
-        FormatError: an image that is needed for the comparison is damaged.
+        FormatError: an image that is needed for the comparison is damaged; an image is plain, though the volume is
+            encrypted; or the key that the password opens was forged.
         BusyError: the volume is being captured already.
         StorageError: the folder's medium refuses.
 
@@ -216,6 +217,7 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool, differential_of:
     if new_base or not bases:  # a key file whose images are elsewhere is not written over: they may come back
         return _Chain(max((0, *bases, *with_key)) + 1, 0, None, (), was_encrypted=was_encrypted)
     base = max(bases)
+    refuse_plain_in_encrypted(found[volume, base])
     going_on = _going_on(Chain(folder, volume, base, found[volume, base]), differential_of)
     return replace(going_on, was_encrypted=was_encrypted)
 

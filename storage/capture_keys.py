@@ -31,13 +31,13 @@ class CaptureKeys:
     is_new: bool
 
     def keep(self) -> None:
-        """Write the key file of a new chain, or one that was lost.
+        """Write the key file of a new chain, or one that was lost or forged.
 
         Not being able to is no failure: the image carries a copy, and the next capture tries again.
 
         Crash: the key file is missing, and the copy in the header serves.
         """
-        if self.is_new or not self.path.exists():
+        if self.is_new or self.unlocked.is_lost:
             with suppress(StorageError):
                 save_key_file(self.path, self.unlocked.newest)
 
@@ -65,7 +65,7 @@ def keys_for_capture(
     Raises:
         ConfigurationError: the chain is plain, though it has to be encrypted.
         PasswordError: the password is wrong or missing.
-        FormatError: the chain has a key file, but its images are not encrypted.
+        FormatError: the chain has a key file, but its images are not encrypted; or what the password opens was forged.
         StorageError: the key file cannot be read.
     """
     encrypted = [image for image in images if image.encrypted]

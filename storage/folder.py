@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from policies.names import ImageName, Tier, image_name, parse_image_name
 from policies.points import Span
 from storage import layout
 from storage.header import ImageHeader, read_header
+from storage.key_area import key_files_among
 from storage.part_check import problem_words, set_fault, told_at_opening
 from storage.parts import following_parts, group_parts, part_numbers_beside, stored_bytes_of
 from storage.stored_file import StoredFile
@@ -32,6 +33,7 @@ class FoundImage:
         plain_bytes: plain size of its granules, likewise.
         problem: why it is no good at first sight; None otherwise. Nothing here proves its stored data.
         parts: how many files it is in, as far as they are there.
+        stands_out: whether its problem is that it is plain, though its volume is encrypted.
         trouble: the error of its medium, if that is why; the image itself may be good.
     """
 
@@ -44,6 +46,7 @@ class FoundImage:
     problem: str | None = None
     trouble: StorageError | None = None
     parts: int = 1
+    stands_out: bool = False
 
     @property
     def usable(self) -> bool:
@@ -108,11 +111,12 @@ def _is_differential(name: ImageName, header: ImageHeader) -> bool:
     return name.is_differential or header.end.number > header.start.number + 1
 
 
-def find_image(path: Path) -> FoundImage | None:
+def find_image(path: Path, *, among_all: bool = False) -> FoundImage | None:
     """Look at one image, and at the base of its name beside it.
 
     Args:
         path: the file; of a spanned set, its first part.
+        among_all: look at all other images of the volume, too; in a large folder that takes a while.
 
     Returns:
         What was found; None if the file does not have the name of an image.
@@ -120,11 +124,17 @@ def find_image(path: Path) -> FoundImage | None:
     name = parse_image_name(path.name)
     if name is None:
         return None
+    if among_all:
+        there = [image for image in scan_folder(path.parent, name.volume) if image.path == path]
+        return there[0] if there else look_at(path, name)
     found = look_at(path, name, part_numbers_beside(path))
     base = path.with_name(image_name(name.volume, name.base).filename())
-    if base == path or not base.exists():
-        return found
-    return _check_neighbours([look_at(base, image_name(name.volume, name.base)), found])[1]
+    beside = [] if base == path or not base.exists() else [look_at(base, image_name(name.volume, name.base))]
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:  # the image itself may be readable all the same
+        names = []
+    return _check_neighbours([*beside, found], _encrypted_since([*beside, found], names))[-1]
 
 
 def stray_images(folder: Path) -> tuple[Path, ...]:
@@ -159,7 +169,8 @@ def scan_folder(folder: Path, volume: str | None = None) -> tuple[FoundImage, ..
         for name, numbers in group_parts(name for name in names if name not in early).items()
         if volume in (None, name.volume)
     ]
-    return tuple(image for chain in chains(found).values() for image in _check_neighbours(chain))
+    since = _encrypted_since(found, names)
+    return tuple(image for chain in chains(found).values() for image in _check_neighbours(chain, since))
 
 
 def look_at(path: Path, name: ImageName, numbers: Sequence[int] | None = None) -> FoundImage:
@@ -249,8 +260,26 @@ def _place(image: FoundImage) -> tuple[int, str]:
     return -1 if image.name.is_base else image.name.point_number, image.path.name
 
 
-def _check_neighbours(images: Sequence[FoundImage]) -> Sequence[FoundImage]:
-    """Mark images that belong to another chain than the one their name puts them into."""
+def _encrypted_since(found: Iterable[FoundImage], names: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """Say of each volume that is encrypted from which base on, and which file tells: an image, or a key file.
+
+    Once encrypted, always: no capture makes a plain image after that. Whatever else is wrong with an encrypted image,
+    it tells; else putting a plain base in the place of an encrypted one would do away with all others.
+    """
+    tells = [
+        (image.name.volume, image.name.base, image.path.name)
+        for image in found
+        if image.header is not None and image.header.encrypted
+    ]
+    tells += [(base.volume, base.base, name) for name, base in key_files_among(names).items()]
+    return {volume: (base, name) for volume, base, name in sorted(tells, reverse=True)}
+
+
+def _check_neighbours(
+    images: Sequence[FoundImage], encrypted_since: Mapping[str, tuple[int, str]]
+) -> Sequence[FoundImage]:
+    """Mark images that are plain in an encrypted volume, or belong to another chain than their name puts them into."""
+    images = [_check_plain(image, encrypted_since.get(image.name.volume)) for image in images]
     chain_id = chain_identity(images)
     return [
         replace(image, problem="belongs to another chain than the base of this name")
@@ -258,6 +287,18 @@ def _check_neighbours(images: Sequence[FoundImage]) -> Sequence[FoundImage]:
         else image
         for image in images
     ]
+
+
+def _check_plain(image: FoundImage, encrypted_since: tuple[int, str] | None) -> FoundImage:
+    if encrypted_since is None or not image.usable or image.header is None or image.header.encrypted:
+        return image
+    base, name = encrypted_since
+    if image.name.base < base:
+        return image
+    problem = (
+        f"is not encrypted, though its volume is, as {name} tells: was it exchanged, or added by somebody?"
+    )
+    return replace(image, problem=problem, stands_out=True)
 
 
 def chain_identity(images: Sequence[FoundImage]) -> bytes | None:
@@ -268,6 +309,19 @@ def chain_identity(images: Sequence[FoundImage]) -> bytes | None:
             is_base, count = votes.get(image.header.chain_id, (0, 0))
             votes[image.header.chain_id] = (max(is_base, int(image.name.is_base)), count + 1)
     return max(votes, key=lambda chain_id: votes[chain_id]) if votes else None
+
+
+def refuse_plain_in_encrypted(images: Iterable[FoundImage]) -> None:
+    """Raise for the first plain image in an encrypted volume: somebody is at work there.
+
+    Raises:
+        FormatError: names the file, and what tells.
+    """
+    for image in images:
+        if image.stands_out:
+            raise image.refusal(
+                "Move this file away, and fetch the genuine one from a replica if there was one."
+            )
 
 
 def refuse_unusable(images: Iterable[FoundImage]) -> None:

@@ -184,12 +184,13 @@ def section_bytes(fixed: bytes, path: str) -> int:
     return layout.HEADER.itemsize + points_bytes + int(head["metadata_bytes"]) + int(head["key_area_bytes"])
 
 
-def decode_header(section: bytes, path: str) -> ImageHeader:
+def decode_header(section: bytes, path: str, *, any_slots: bool = False) -> ImageHeader:
     """Check and read a whole header.
 
     Args:
         section: as many bytes from the start of the file as `section_bytes` said.
         path: the file, for messages.
+        any_slots: leave the key area unchecked, which the header's digest does not cover.
 
     Raises:
         FormatError: digest, order or bounds are wrong; its subclasses say how.
@@ -223,7 +224,8 @@ def decode_header(section: bytes, path: str) -> ImageHeader:
         encrypted=bool(int(head["flags"]) & layout.HEADER_ENCRYPTED),
         digest=digest,
     )
-    _check_key_area(header, path)
+    if not any_slots:
+        _check_key_area(header, path)
     if header.zero_from_bytes != int(head["zero_from_bytes"]):
         raise FormatError(
             "zero_from_bytes is not the smallest size of its points",
@@ -304,8 +306,8 @@ def _decode_metadata(packed: bytes, path: str) -> Mapping[str, object]:
     return metadata
 
 
-def read_header(file: StoredFile) -> ImageHeader:
-    """Read and check the header of an open image; raises as `ImageReader` does."""
+def read_header(file: StoredFile, *, any_slots: bool = False) -> ImageHeader:
+    """Read and check the header of an open image, all but the key area if wanted; raises as `ImageReader` does."""
     path = str(file.path)
     if file.size_bytes < layout.HEADER.itemsize:
         what = "the file is empty" if file.size_bytes == 0 else "the file is too short for an image"
@@ -313,4 +315,4 @@ def read_header(file: StoredFile) -> ImageHeader:
     size = section_bytes(bytes(file.read(0, layout.HEADER.itemsize)), path)
     if size > file.size_bytes:
         raise TruncatedError("the file ends within its header", path=path, offset=file.size_bytes)
-    return decode_header(bytes(file.read(0, size)), path)
+    return decode_header(bytes(file.read(0, size)), path, any_slots=any_slots)

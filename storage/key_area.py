@@ -1,11 +1,13 @@
 """Key slots: the chain's data key, wrapped by passwords, as they lie in `.spk` files and in each encrypted header.
 
 Nothing here can open a slot: this is the layout, its checksum and its bounds, which need no password. So damage is
-told before any password is tried.
+told before any password is tried. Whether somebody with the key wrote the slots is told by their seal, once a
+password has opened one: see `storage.keys`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,9 +21,12 @@ from policies.errors import (
     TruncatedError,
     UnsupportedVersionError,
 )
-from policies.names import SideFile, image_name, parse_image_name
+from policies.names import ImageName, SideFile, image_name, parse_image_name
 from storage import layout
 from storage.digests import digest_of
+
+KEY_FILE_BYTES_MAX: Final = layout.KEY_AREA.itemsize + layout.MAX_KEY_SLOTS * layout.KEY_SLOT.itemsize
+"""How large a key file can be, and the key area of a header."""
 
 _SIGNED_BYTES: Final = layout.KEY_AREA.itemsize - layout.DIGEST_BYTES
 
@@ -55,11 +60,22 @@ class KeyArea:
         chain_id: 16 bytes: the chain that the key is for.
         generation: 1 at first, one more with each change of a password.
         slots: at least one; each opens by another password.
+        seal: 24 bytes: a keyed digest of all the rest; zero as long as nobody has made it.
     """
 
     chain_id: bytes
     generation: int
     slots: tuple[KeySlot, ...]
+    seal: bytes = bytes(layout.FRAME_DIGEST_BYTES)
+
+
+def sealed_part(area: KeyArea) -> bytes:
+    """Return what the seal of key slots covers: who they are for, their generation, and all of them.
+
+    Source: docs/format.md, "Key area".
+    """
+    packed = encode_key_area(area)
+    return packed[: layout.KEY_AREA_SEALED_BYTES] + packed[layout.KEY_AREA.itemsize :]
 
 
 def encode_key_area(area: KeyArea) -> bytes:
@@ -72,6 +88,7 @@ def encode_key_area(area: KeyArea) -> bytes:
     head["slot_count"] = len(area.slots)
     head["generation"] = area.generation
     head["chain_id"] = np.frombuffer(area.chain_id, np.uint8)
+    head["seal"] = np.frombuffer(area.seal, np.uint8)
     table = np.zeros(len(area.slots), layout.KEY_SLOT)
     for row, slot in enumerate(area.slots):
         table[row]["kdf"] = layout.KDF_ARGON2ID
@@ -100,15 +117,19 @@ def decode_key_area(packed: bytes, path: str) -> KeyArea:
         raise TruncatedError("the key slots end too early", path=path)
     head = np.frombuffer(packed[:head_bytes], layout.KEY_AREA)[0]
     if digest_of(packed[:_SIGNED_BYTES], packed[head_bytes:]) != head["digest"].tobytes():
-        raise DigestMismatchError("the key slots are damaged: their digest does not match", path=path)
-    if packed[:8] != layout.KEY_AREA_MAGIC or head["reserved_a"] or head["reserved_b"].any():
+        raise DigestMismatchError(
+            "the key slots are damaged: their digest does not match",
+            path=path,
+            hint="`rollforward password repair` mends them, from the key file or from another image.",
+        )
+    if packed[:8] != layout.KEY_AREA_MAGIC or head["reserved_a"]:
         raise UnsupportedVersionError("the key slots use features unknown to this version", path=path)
     count = int(head["slot_count"])
     if not 1 <= count <= layout.MAX_KEY_SLOTS or len(packed) != head_bytes + count * layout.KEY_SLOT.itemsize:
         raise FormatError("the number of key slots does not fit", path=path, actual=count)
     table = np.frombuffer(packed[head_bytes:], layout.KEY_SLOT)
     slots = tuple(_decode_slot(row, path) for row in table)
-    return KeyArea(head["chain_id"].tobytes(), int(head["generation"]), slots)
+    return KeyArea(head["chain_id"].tobytes(), int(head["generation"]), slots, head["seal"].tobytes())
 
 
 def _decode_slot(row: np.void, path: str) -> KeySlot:
@@ -146,8 +167,24 @@ def key_file_bases(folder: Path, volume: str) -> tuple[int, ...]:
         StorageError: the folder cannot be read.
     """
     try:
-        stems = [entry.stem for entry in folder.iterdir() if entry.suffix == f".{SideFile.KEY.value}"]
+        names = [entry.name for entry in folder.iterdir()]
     except OSError as error:
         raise StorageError(f"cannot be read: {error.strerror}", path=str(folder)) from error
-    named = [parse_image_name(f"{stem}.spf") for stem in stems]
-    return tuple(sorted(name.base for name in named if name and name.is_base and name.volume == volume))
+    found = key_files_among(names).values()
+    return tuple(sorted(name.base for name in found if name.volume == volume))
+
+
+def key_files_among(names: Iterable[str]) -> dict[str, ImageName]:
+    """Pick the key files out of some file names.
+
+    Args:
+        names: names without a folder.
+
+    Returns:
+        The name of its chain's base, for each.
+    """
+    ending = f".{SideFile.KEY.value}"
+    named = {
+        name: parse_image_name(f"{name.removesuffix(ending)}.spf") for name in names if name.endswith(ending)
+    }
+    return {name: base for name, base in named.items() if base is not None and base.is_base}

@@ -1,27 +1,39 @@
 """Where the key slots of a chain are, and opening them: the `.spk` side file, else the copies in headers.
 
 The side file is what counts while it is there and good: a password that was changed no longer opens anything, though
-headers of older images still have slots that it opens. When the side file is lost or damaged, those copies serve.
+headers of older images still have slots that it opens. When the side file is lost, damaged or forged, those copies
+serve.
+
+Whoever can write the folder can put key slots of their own into any of these places, and make all digests fit. So
+slots count, and are carried on, only where the chain's key vouches for them; and a key is the chain's only if it
+opens what an image says of itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from policies.errors import ConfigurationError, FormatError, PasswordError, StorageError
+from policies.errors import (
+    ConfigurationError,
+    DigestMismatchError,
+    FormatError,
+    PasswordError,
+    StorageError,
+)
 from storage import layout
 from storage.header import ImageHeader
-from storage.key_area import KeyArea, KeySlot, decode_key_area, encode_key_area
+from storage.key_area import KEY_FILE_BYTES_MAX, KeyArea, KeySlot, decode_key_area, encode_key_area
 from storage.keys import ChainKey, KdfCost, open_slot
 from storage.publish import PartialFile, storage_errors
+from storage.seals import is_of_key
 from storage.stored_file import StoredFile
 
-_FILE_BYTES_MAX: Final = layout.KEY_AREA.itemsize + layout.MAX_KEY_SLOTS * layout.KEY_SLOT.itemsize
 _COPIES_TRIED_MAX: Final = 8
-"""Different copies of key slots that are tried, newest first: each try costs time."""
+"""So many of the newest copies of key slots are tried, and of the most common ones: each try costs time."""
 
 _GENERATION_MAX: Final = (1 << 64) - 1
 
@@ -44,14 +56,16 @@ class Unlocked:
         key: its key.
         area: the slots that it was opened by.
         slot: number of the one that opened.
-        newest: the newest slots there are. They may be others, where the side file is lost or damaged, and a password
-            opened a copy in an older image.
+        newest: the newest slots that the key vouches for. They may be others, where the side file is lost or damaged,
+            and a password opened a copy in an older image.
+        is_lost: whether the side file is missing or forged, so that it should be written again.
     """
 
     key: ChainKey
     area: KeyArea
     slot: int
     newest: KeyArea
+    is_lost: bool = False
 
 
 def save_key_file(path: Path, area: KeyArea) -> None:
@@ -77,7 +91,7 @@ def load_key_file(path: Path) -> KeyArea:
     """
     file = StoredFile(path)
     try:
-        if file.size_bytes > _FILE_BYTES_MAX:
+        if file.size_bytes > KEY_FILE_BYTES_MAX:
             raise FormatError("is too large for a file of key slots", path=str(path), actual=file.size_bytes)
         return decode_key_area(bytes(file.read(0, file.size_bytes)), str(path))
     finally:
@@ -93,56 +107,134 @@ def unlock(
         path: its key file, which may be missing.
         headers: headers of its encrypted images.
         password: as `ops.passwords` gives it.
-        for_reading: the slots go nowhere: copies serve as well where a medium fails under the key file.
+        for_reading: the slots go nowhere: copies serve as well where a medium fails under the key file, and slots that
+            nobody vouches for, if their key is the chain's.
 
     Raises:
-        PasswordError: the password opens nothing that is undamaged.
+        PasswordError: the password opens nothing that is undamaged, or only what is out of date.
+        FormatError: it opens key slots that somebody without the chain's key put there.
         ConfigurationError: there is not enough memory to try.
         StorageError: the key file cannot be read, and this is not for reading.
     """
-    copies = {header.key_area: header.chain_id for header in headers}
-    trouble = "is missing"
-    if path.exists():
+    headers = tuple(headers)
+    slots = _find_slots(path, headers, for_reading)
+    is_strange = False
+    for area in slots.to_try():
+        found = open_slot(area, password)
+        if found is None:
+            continue
+        key, slot = found
+        if any(is_of_key(header, key) for header in headers):
+            return _unlocked(slots, area, key, slot, for_reading)
+        is_strange = True
+    raise _strange_key(path) if is_strange else slots.refusal()
+
+
+@dataclass(frozen=True, slots=True)
+class _FoundSlots:
+    """Key slots of a chain, in all places.
+
+    Attributes:
+        path: the key file.
+        file: the slots in it; None if there are none, or none of this chain.
+        trouble: why there are none.
+        is_missing: whether it is not there at all.
+        copies: the others, those of headers, the newest first.
+        carried: how many headers have each of them.
+    """
+
+    path: Path
+    file: KeyArea | None
+    trouble: str
+    is_missing: bool
+    copies: tuple[KeyArea, ...]
+    carried: Mapping[KeyArea, int]
+
+    def to_try(self) -> list[KeyArea]:
+        """Choose what a password is tried on, in order: the newest copies, and those that most headers have."""
+        common = sorted(self.copies, key=lambda area: -self.carried[area])
+        chosen = (*self.copies[:_COPIES_TRIED_MAX], *common[:_COPIES_TRIED_MAX])
+        return list(dict.fromkeys(chosen if self.file is None else (self.file, *chosen)))
+
+    def newest(self, key: ChainKey) -> KeyArea | None:
+        """Return the newest slots that a key vouches for: those of the key file, if they are as new as any."""
+        areas = self.copies if self.file is None else (self.file, *self.copies)
+        return max(filter(key.vouches_for, areas), key=lambda area: area.generation, default=None)
+
+    def refusal(self) -> PasswordError:
+        """Return the error for a password that opens nothing."""
+        if self.file is not None:
+            return PasswordError(
+                "the password is wrong",
+                path=str(self.path),
+                hint="It opens neither this key file nor a copy in an image. Mind the keyboard's layout, and blanks at "
+                "the end. Only if you are sure of it: was the key file exchanged? Then bring it back from a replica.",
+            )
+        return PasswordError(
+            "the password opens none of the copies of the key that images carry, and the key file "
+            f"{self.trouble}",
+            path=str(self.path),
+            hint="Bring the key file back from a replica, or use the password that was valid when the images were "
+            "made.",
+        )
+
+
+def _find_slots(path: Path, headers: Sequence[ImageHeader], for_reading: bool) -> _FoundSlots:
+    chains = {header.chain_id for header in headers}
+    file, trouble, is_missing = None, "is missing", not path.exists()
+    if not is_missing:
         try:
-            area = load_key_file(path)
+            file = load_key_file(path)
         except FormatError as error:
             trouble = f"is no good ({error.message})"
         except StorageError as error:
             if not for_reading:
                 raise
             trouble = error.message
-        else:
-            if area.chain_id in copies.values():
-                return _opened(area, password, path)
-            trouble = "belongs to another chain"
-    areas = [decode_key_area(copy, str(path)) for copy in copies]
-    newest_first = sorted(areas, key=lambda area: -area.generation)
-    for area in newest_first[:_COPIES_TRIED_MAX]:
-        found = open_slot(area, password)
-        if found is not None:
-            return Unlocked(found[0], area, found[1], newest_first[0])
-    raise PasswordError(
-        f"the password opens none of the copies of the key that images carry, and the key file {trouble}",
+        if file is not None and file.chain_id not in chains:
+            file, trouble = None, "belongs to another chain"
+    packed = Counter(header.key_area for header in headers)
+    carried = {decode_key_area(area, str(path)): count for area, count in packed.items()}
+    copies = sorted((area for area in carried if area != file), key=lambda area: -area.generation)
+    return _FoundSlots(path, file, trouble, is_missing, tuple(copies), carried)
+
+
+def _unlocked(slots: _FoundSlots, area: KeyArea, key: ChainKey, slot: int, for_reading: bool) -> Unlocked:
+    """Say what a password opened, unless it is out of date."""
+    newest = slots.newest(key)
+    if newest is None and not for_reading:
+        raise _strange_slots(slots.path)
+    if newest is not None and newest is slots.file and area is not slots.file:
+        raise PasswordError(
+            "the password is wrong: it was valid before it was changed",
+            path=str(slots.path),
+            hint="Use the password that took its place.",
+        )
+    is_forged = slots.file is not None and not key.vouches_for(slots.file)
+    return Unlocked(key, area, slot, newest or area, slots.is_missing or is_forged)
+
+
+def _strange_key(path: Path) -> DigestMismatchError:
+    return DigestMismatchError(
+        "the key that the password opens is that of no image here: somebody who does not have it put these key slots "
+        "there, or altered the images",
         path=str(path),
-        hint="Bring the key file back from a replica, or use the password that was valid when the images were made.",
+        hint="Bring the key file and the images back from a replica that you trust.",
     )
 
 
-def _opened(area: KeyArea, password: bytes, path: Path) -> Unlocked:
-    found = open_slot(area, password)
-    if found is None:
-        raise PasswordError(
-            "the password is wrong",
-            path=str(path),
-            hint="The key file is undamaged. Mind the keyboard's layout, and blanks at the end of the password.",
-        )
-    return Unlocked(found[0], area, found[1], area)
+def _strange_slots(path: Path) -> DigestMismatchError:
+    return DigestMismatchError(
+        "the key slots were altered by somebody who does not have the key: there are no genuine ones",
+        path=str(path),
+        hint="Bring the key file back from a replica that you trust.",
+    )
 
 
 def new_key(chain_id: bytes, password: bytes, cost: KdfCost | None = None) -> Unlocked:
     """Draw the key of a new chain, and wrap it."""
     key = ChainKey.new(chain_id)
-    area = KeyArea(chain_id, 1, (key.wrap(password, cost),))
+    area = key.sealed(KeyArea(chain_id, 1, (key.wrap(password, cost),)))
     return Unlocked(key, area, 0, area)
 
 
@@ -193,4 +285,4 @@ def _changed(opened: Unlocked, slots: tuple[KeySlot, ...]) -> KeyArea:
     if len(slots) > layout.MAX_KEY_SLOTS:
         raise ConfigurationError(f"a chain has at most {layout.MAX_KEY_SLOTS} passwords")
     generation = min(opened.newest.generation + 1, _GENERATION_MAX)
-    return replace(opened.newest, generation=generation, slots=slots)
+    return opened.key.sealed(replace(opened.newest, generation=generation, slots=slots))

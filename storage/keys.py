@@ -3,6 +3,7 @@
     password ──Argon2id──▶ wrapping key ──opens a slot──▶ data key ─┬─▶ a frame key for each capture id
                                                                     ├─▶ a metadata key for each capture id
                                                                     ├─▶ the seal key
+                                                                    ├─▶ the key area key
                                                                     └─▶ a fingerprint key for each file of them
 
 Source: docs/format.md, "Encryption".
@@ -10,6 +11,7 @@ Source: docs/format.md, "Encryption".
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,7 +26,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from policies.errors import ConfigurationError, DigestMismatchError
 from storage import layout
 from storage.digests import Buffer
-from storage.key_area import KeyArea, KeySlot
+from storage.key_area import KeyArea, KeySlot, sealed_part
+from storage.secrecy import leave_no_dumps
 
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -108,7 +111,7 @@ class FrameCipher:
 
 
 class ChainKey:
-    """The data key of a chain, and what follows from it. It shows nothing of itself when printed.
+    """The data key of a chain, and what follows from it. It shows nothing of itself when printed, or in core dumps.
 
     Args:
         chain_id: 16 bytes.
@@ -116,6 +119,7 @@ class ChainKey:
     """
 
     def __init__(self, chain_id: bytes, data_key: bytes) -> None:
+        leave_no_dumps()
         self.chain_id = chain_id
         self._data_key = data_key
         self._seal_key = self.derive(layout.SEAL_KEY_CONTEXT)
@@ -187,6 +191,18 @@ class ChainKey:
         )
         aead = AESGCM(_wrapping_key(empty, password))
         return replace(empty, wrapped=aead.encrypt(empty.nonce, self._data_key, self.chain_id))
+
+    def sealed(self, area: KeyArea) -> KeyArea:
+        """Return key slots with the seal that tells them from forged ones."""
+        return replace(area, seal=self._seal_of(area))
+
+    def vouches_for(self, area: KeyArea) -> bool:
+        """Tell whether somebody with this key wrote key slots, all of them, and their generation."""
+        return hmac.compare_digest(area.seal, self._seal_of(area))
+
+    def _seal_of(self, area: KeyArea) -> bytes:
+        key = self.derive(layout.KEY_AREA_KEY_CONTEXT)
+        return blake3(sealed_part(area), key=key).digest(layout.FRAME_DIGEST_BYTES)
 
 
 def open_slot(area: KeyArea, password: bytes) -> tuple[ChainKey, int] | None:

@@ -59,6 +59,8 @@ FRAME_TRACE: Final = 1 << 3
 """Record flag, beside the others: a consolidation left the hidden frame out; its record stays, without bytes.
 In encrypted images only."""
 
+FRAME_WINDOW_BYTES_MAX: Final = 1 << 24
+"""Largest window that a Zstandard frame may ask for."""
 FRAME_TAG_BYTES: Final = 16
 """How much longer the stored bytes of an encrypted frame are: the tag of AES-256-GCM."""
 SEAL_BYTES: Final = 32
@@ -118,11 +120,12 @@ KEY_AREA: Final = np.dtype(
         ("reserved_a", "<u4"),
         ("generation", "<u8"),
         ("chain_id", "u1", (16,)),
-        ("reserved_b", "u1", (24,)),
+        ("seal", "u1", (24,)),
         ("digest", "u1", (32,)),
     ]
 )
-"""Head of the key area, 96 bytes, before the slots; `digest` is BLAKE3 of bytes 0 to 63 and of all slots."""
+"""Head of the key area, 96 bytes, before the slots. `seal` is BLAKE3, keyed, of bytes 0 to 39 and of all slots, cut to
+24 bytes: only who has the data key can make it. `digest` is BLAKE3 of bytes 0 to 63 and of all slots."""
 
 KEY_SLOT: Final = np.dtype(
     [
@@ -140,6 +143,8 @@ KEY_SLOT: Final = np.dtype(
 
 KEY_AREA_MAGIC: Final = b"RFKEYS1\x1a"
 KDF_ARGON2ID: Final = 1
+KEY_AREA_SEALED_BYTES: Final = 40
+"""So much of the head is sealed, and all slots."""
 MAX_KEY_SLOTS: Final = 8
 MAX_KDF_LANES: Final = 16
 MAX_KDF_MEMORY_KIB: Final = 256 << 10
@@ -180,6 +185,7 @@ ROOT_CONTEXT: Final = "rollforward image container 1: root"
 FRAME_KEY_CONTEXT: Final = "rollforward image container 1: frame key"
 METADATA_KEY_CONTEXT: Final = "rollforward image container 1: metadata key"
 SEAL_KEY_CONTEXT: Final = "rollforward image container 1: seal key"
+KEY_AREA_KEY_CONTEXT: Final = "rollforward image container 1: key area key"
 FINGERPRINT_KEY_CONTEXT: Final = "rollforward image container 1: fingerprint key"
 TRAILER_NUMBERS: Final = tuple(name for name in TRAILER.names or () if TRAILER[name] == np.dtype("<u8"))
 TRAILER_SIGNED_BYTES: Final = TRAILER.itemsize - DIGEST_BYTES

@@ -123,7 +123,8 @@ class PartialSet:
 
         Raises:
             BusyError: a final name was taken meanwhile.
-            StorageError: the medium refuses.
+            StorageError: the medium refuses; or all names are there, as the message says then, but that cannot be
+                made durable.
 
         Crash: the first part's name is there with all parts behind it, or it is not there.
         """
@@ -136,7 +137,9 @@ class PartialSet:
                     _place(part)
                 sync_folder(self.target.parent)
         self._first.publish()
-        with storage_errors(self.target):
+        with contextlib.suppress(
+            OSError
+        ):  # the image is there: what stays beside it is swept by the next writer
             self._remove_partial_names()
 
     def _refuse_strangers(self, numbers: Sequence[int]) -> None:
@@ -162,8 +165,11 @@ class PartialSet:
         self._close_part()
         try:
             with storage_errors(self.target):
-                if self._first.fd >= 0 and not self._is_published():
-                    self._take_names_back()
+                if self._first.fd < 0 or self._first.has_final_name():
+                    with contextlib.suppress(OSError):  # as in `publish`
+                        self._remove_partial_names()
+                    return
+                self._take_names_back()
                 self._remove_partial_names()
                 self._first.discard()  # last: while it is there, a sweep knows the rest for what it is
         finally:
@@ -174,13 +180,6 @@ class PartialSet:
             with contextlib.suppress(FileNotFoundError):
                 if _identity(part.final.lstat()) == part.identity:
                     part.final.unlink()
-
-    def _is_published(self) -> bool:
-        """Tell whether the first part has its final name; an error may come after it."""
-        try:
-            return _identity(self.target.lstat()) == _identity(os.fstat(self._first.fd))
-        except FileNotFoundError:
-            return False
 
     def __enter__(self) -> PartialSet:
         return self

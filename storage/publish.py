@@ -56,6 +56,22 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def _settle(target: Path) -> None:
+    """Make a name durable that was just given.
+
+    Raises:
+        StorageError: that fails; the message says that the name is there.
+    """
+    try:
+        sync_folder(target.parent)
+    except OSError as error:
+        raise StorageError(
+            f"is written, whole, and has its name, but its folder cannot be synced: {error.strerror}",
+            path=str(target),
+            hint="It may be gone if the power fails soon. Look whether it is there before this is done again.",
+        ) from error
+
+
 class PartialFile:
     """A file that is being written beside its final name.
 
@@ -85,9 +101,12 @@ class PartialFile:
     def publish(self) -> None:
         """Sync the file and give it its final name.
 
+        An error over a network may come after the deed, so what has become of the name is looked at.
+
         Raises:
             BusyError: the final name was taken meanwhile.
-            StorageError: the medium refuses.
+            StorageError: the medium refuses; or the file has its name, as the message says then, but that cannot be
+                made durable.
 
         Crash: the name is there with the whole file behind it, or it is not there.
         """
@@ -95,18 +114,38 @@ class PartialFile:
             os.fsync(self.fd)
             try:
                 rename_without_replacing(self.path, self.target)
-            except FileExistsError:
-                raise name_taken(self.target) from None
-            sync_folder(self.target.parent)
+            except OSError as error:
+                if not self.has_final_name():
+                    if isinstance(error, FileExistsError):
+                        raise name_taken(self.target) from None
+                    raise
         self._close()
+        _settle(self.target)
+
+    def has_final_name(self) -> bool:
+        """Tell whether the final name leads to this very file, which is still open.
+
+        Raises:
+            OSError: that cannot be told.
+        """
+        try:
+            there = self.target.lstat()
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(self.fd)
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
     def replace(self) -> None:
         """Sync the file and put it in the place of whatever bears the final name; else like `publish`."""
         with storage_errors(self.target):
             os.fsync(self.fd)
-            self.path.replace(self.target)
-            sync_folder(self.target.parent)
+            try:
+                self.path.replace(self.target)
+            except OSError:
+                if not self.has_final_name():
+                    raise
         self._close()
+        _settle(self.target)
 
     def discard(self) -> None:
         """Remove the file, if it was not published."""

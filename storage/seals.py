@@ -150,13 +150,7 @@ def open_metadata(header: ImageHeader, key: ChainKey, path: str) -> Mapping[str,
     Raises:
         DigestMismatchError: it is not what was captured.
     """
-    told = header.metadata.get("encrypted")
-    try:
-        packed = base64.b64decode(told if isinstance(told, str) else "", validate=True)
-    except (binascii.Error, ValueError):
-        packed = b""
-    bound = header.chain_id + header.volume.encode()
-    plain = key.decrypt_once(layout.METADATA_KEY_CONTEXT, header.capture_ids[-1], packed, bound)
+    plain = _decrypted_metadata(header, key)
     if plain is None:
         raise DigestMismatchError(
             "was altered by somebody who does not have the key: the metadata is not what was captured",
@@ -164,3 +158,18 @@ def open_metadata(header: ImageHeader, key: ChainKey, path: str) -> Mapping[str,
         )
     metadata: Mapping[str, object] = json.loads(plain)
     return metadata
+
+
+def is_of_key(header: ImageHeader, key: ChainKey) -> bool:
+    """Tell whether the writer of an encrypted image had a key: whether that key opens the metadata."""
+    return header.chain_id == key.chain_id and _decrypted_metadata(header, key) is not None
+
+
+def _decrypted_metadata(header: ImageHeader, key: ChainKey) -> bytes | None:
+    told = header.metadata.get("encrypted")
+    try:
+        packed = base64.b64decode(told if isinstance(told, str) else "", validate=True)
+    except (binascii.Error, ValueError):
+        packed = b""
+    bound = header.chain_id + header.volume.encode()
+    return key.decrypt_once(layout.METADATA_KEY_CONTEXT, header.capture_ids[-1], packed, bound)

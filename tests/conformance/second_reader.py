@@ -101,9 +101,9 @@ def data_key_of(area: bytes, chain_id: bytes, password: str) -> bytes:
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
     need(len(area) >= KEY_AREA.size, "key area")
-    magic, count, reserved, generation, for_chain, more, digest = KEY_AREA.unpack_from(area)
+    magic, count, reserved, generation, for_chain, _seal, digest = KEY_AREA.unpack_from(area)
     need(magic == b"RFKEYS1\x1a" and 1 <= count <= 8 and generation, "key area")
-    need(not reserved and not any(more), "a feature of a later version")
+    need(not reserved, "a feature of a later version")
     need(for_chain == chain_id and len(area) == KEY_AREA.size + count * KEY_SLOT.size, "key area")
     need(blake3(area[:64] + area[KEY_AREA.size :]).digest() == digest, "digest of the key area")
     for kdf, memory, passes, lanes, salt, nonce, wrapped, rest in KEY_SLOT.iter_unpack(area[KEY_AREA.size :]):
@@ -306,6 +306,11 @@ class SecondReader:
             )
             seal = blake3(sealed + own + rows.digest(), key=self.derived("seal key")).digest()
             need(seal == self.seals[origin * 32 : origin * 32 + 32], f"seal of point {origin}")
+
+    def has_genuine_slots(self) -> bool:
+        """Whether somebody with the key wrote the copy of the key slots; nothing that is read depends on it."""
+        sealed = self.key_area[:40] + self.key_area[KEY_AREA.size :]
+        return blake3(sealed, key=self.derived("key area key")).digest()[:24] == self.key_area[40:64]
 
     def _open_metadata(self) -> None:
         volume, stored = self.metadata.get("volume"), self.metadata.get("encrypted")

@@ -126,6 +126,14 @@ def test_frames_are_as_the_page_says(volume: TinyVolume) -> None:
     assert sum(record["flags"] & 8 > 0 for record in daily.parts.records) >= 2
 
 
+def test_the_key_area_is_sealed_as_the_page_says(volume: TinyVolume) -> None:
+    for path in images(volume):
+        page = Page(path.read_bytes(), PASSWORD)
+        area = page.parts.key_area
+        seal = blake3(area[:40] + area[96:], key=page.key("key area key")).digest()
+        assert area[40:64] == seal[:24]
+
+
 def test_the_key_file_is_the_key_area(volume: TinyVolume) -> None:
     page = Page(volume.image().read_bytes(), PASSWORD)
     assert (volume.folder / "D_VOL-b001.spk").read_bytes() == page.parts.key_area

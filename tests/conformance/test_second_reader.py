@@ -99,6 +99,7 @@ def test_it_reads_encrypted_images(path, tmp_path):
     image = SecondReader(path, PASSWORD)
     assert image.data_key == data_key_of(KEY_FILE.read_bytes(), image.chain_id, PASSWORD)
     assert image.metadata["source"] == "volume.raw"
+    assert image.has_genuine_slots()
     with pytest.raises(NotAnImageError, match="opens no slot"):
         SecondReader(path, "another password")
     with pytest.raises(NotAnImageError, match="password is needed"):

@@ -6,6 +6,8 @@ sealed again, as a hostile writer would.
 
 from __future__ import annotations
 
+import struct
+
 from blake3 import blake3
 
 from tests.fuzz.decisions import Decisions
@@ -24,6 +26,9 @@ METADATA = (
     b"[" * 5000,
     b'{"a":"\\ud800"}',
 )
+_DIGEST_AT, _SLOTS_AT, _SLOT_BYTES = 64, 96, 128
+_SLOT_FIELDS = (8, 12, 24, 96, 100, 104, 108, 188)
+"""Numbers of the head and of the first slot: how many slots, reserved, chain, kind, memory, passes, lanes, reserved."""
 STORED_BYTES_MAX = 600
 ROWS_MAX = 3000
 """More than two pages of an index."""
@@ -45,6 +50,33 @@ def spoilt(image: bytes, decide: Decisions) -> bytes:
     if not decide.below(3):
         content = _change_bytes(bytearray(content), decide)
     return content
+
+
+def spoilt_slots(packed: bytes, decide: Decisions) -> bytes:
+    """Return key slots otherwise than they were: bytes changed anywhere, or fields changed and the digest made to fit.
+
+    Args:
+        packed: good ones, as a key file or a key area.
+        decide: says how.
+    """
+    if not decide.below(3):
+        return _change_bytes(bytearray(packed), decide)
+    content = bytearray(packed)
+    for _ in range(1 + decide.below(3)):
+        kind, slots = decide.below(4), bytes(content[_SLOTS_AT:])
+        if kind == 0:
+            content += slots[:_SLOT_BYTES] * decide.below(9)
+            struct.pack_into("<I", content, 8, (len(content) - _SLOTS_AT) // _SLOT_BYTES)
+        elif kind == 1:
+            at = decide.choose(_SLOT_FIELDS)
+            struct.pack_into("<I", content, at, decide.number(32, struct.unpack_from("<I", content, at)[0]))
+        elif kind == 2:
+            struct.pack_into("<Q", content, 16, decide.number(64, 1))
+        else:
+            at = decide.below(len(content))
+            content[at : at + 1] = decide.take(1)
+    content[_DIGEST_AT:_SLOTS_AT] = blake3(bytes(content[:_DIGEST_AT] + content[_SLOTS_AT:])).digest()
+    return bytes(content)
 
 
 def _change_bytes(content: bytearray, decide: Decisions) -> bytes:
@@ -127,6 +159,8 @@ def _metadata(image: Forged, decide: Decisions) -> None:
 
 def _key_area(image: Forged, decide: Decisions) -> None:
     key_area = decide.take(decide.choose([0, 1, 96, 224, 352, 4096]))
+    if image.key_area and decide.below(2):
+        key_area = spoilt_slots(image.key_area, decide)
     shift = len(key_area) - len(image.key_area)
     image.key_area = key_area
     image.header["key_area_bytes"] = len(key_area)

@@ -59,6 +59,7 @@ def test_constants_named_in_words() -> None:
         layout.FRAME_KEY_CONTEXT,
         layout.METADATA_KEY_CONTEXT,
         layout.SEAL_KEY_CONTEXT,
+        layout.KEY_AREA_KEY_CONTEXT,
         layout.FINGERPRINT_KEY_CONTEXT,
     ):
         assert f"| `{context}` |" in words

@@ -15,7 +15,7 @@ import pytest
 from actors.consolidate import _is_taken
 from actors.listing import list_images
 from policies.errors import BusyError, ConfigurationError, StorageError
-from storage import output, partial_set
+from storage import output, partial_set, publish
 from storage.consolidate import consolidate
 from storage.folder import scan_folder
 from storage.partial_set import PartialSet
@@ -135,6 +135,60 @@ def test_a_medium_that_fails_while_publishing(tmp_path, monkeypatch, call):
         with pytest.raises(StorageError, match="Input/output error"):
             written.publish()
     assert (names(tmp_path), open_files()) == ([], before)
+
+
+@pytest.mark.parametrize("call", ["sync", "unlink", "late rename"])
+def test_an_error_after_the_deed_is_no_failure_of_it(tmp_path, monkeypatch, call):
+    """All names are there: nothing is taken back, and whoever asks is told so."""
+    before = open_files()
+    real = publish.rename_without_replacing
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    def renamed(source: Path, target: Path) -> None:
+        real(source, target)
+        if call == "sync":
+            monkeypatch.setattr(publish.os, "fsync", fail)
+        elif call == "unlink":
+            monkeypatch.setattr(Path, "unlink", fail)
+        else:
+            fail()  # as over a network: done, but the answer was lost
+
+    with monkeypatch.context() as failing:
+        failing.setattr(publish, "rename_without_replacing", renamed)
+        with write_set(tmp_path) as written:
+            if call == "sync":
+                with pytest.raises(StorageError, match="is written, whole, and has its name"):
+                    written.publish()
+            else:
+                written.publish()
+    monkeypatch.undo()
+    assert open_files() == before
+    sweep_partials(tmp_path)
+    assert names(tmp_path) == WHOLE
+
+
+def test_where_nothing_can_be_told_nothing_is_taken_back(tmp_path, monkeypatch):
+    """The network is gone amid the renaming: the set may be there, so its parts stay until that can be seen."""
+    real = Path.lstat
+
+    def gone(path: Path):
+        if path.name == NAME:
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    def lost(source: Path, target: Path) -> None:
+        source.rename(target)
+        monkeypatch.setattr(Path, "lstat", gone)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(publish, "rename_without_replacing", lost)
+    with pytest.raises(StorageError), write_set(tmp_path) as written:
+        written.publish()
+    monkeypatch.undo()
+    sweep_partials(tmp_path)
+    assert names(tmp_path) == WHOLE
 
 
 def test_a_medium_that_fails_even_at_tidying_up(tmp_path, monkeypatch):

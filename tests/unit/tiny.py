@@ -115,9 +115,10 @@ class TinyVolume:
         """Open the key of a chain; None of a plain one."""
         if self.password is None:
             return None
-        headers = [image.header for image in load_chain(self.folder, self.name, base).images]
+        images = load_chain(self.folder, self.name, base).images
+        headers = [image.header for image in images if image.header and not image.stands_out]
         path = key_file_path(self.folder, self.name, base)
-        return unlock(path, [header for header in headers if header], self.password.password).key
+        return unlock(path, headers, self.password.password, for_reading=True).key
 
     def copy(self, home: Path) -> TinyVolume:
         """Copy volume, images and all, into another empty folder."""

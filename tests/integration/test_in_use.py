@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shlex
 import signal
 import subprocess
 import threading
+import time
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,14 +99,17 @@ def ext4(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def unmount(mounted: Path) -> None:
-    """Unmount, as soon as the process that thaws it after a kill has let go of it."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if str(mounted).encode() in (process / "cmdline").read_bytes().split(b"\0"):
-                waited = os.pidfd_open(int(process.name))
-                select.select([waited], [], [], 20)
-                os.close(waited)
-    run("umount", str(mounted))
+    """Unmount, as soon as the process that thaws it after a kill, and is no child of ours, has let go of it."""
+    limit = time.monotonic() + 60
+    while True:
+        try:
+            run("umount", str(mounted))
+        except RuntimeError as error:
+            if "busy" not in str(error) or time.monotonic() > limit:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def can_write(mounted: Path, limit_s: float = 20) -> bool:

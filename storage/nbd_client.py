@@ -28,6 +28,9 @@ Extents = npt.NDArray[np.uint32]
 """uint32, shape (extents, 2): size of each in bytes, and its flags."""
 
 _REPLY_S: Final = 120.0
+_UNDER_WAY_MAX: Final = 256
+"""Requests of one thread that are under way at once: so few that sending them never waits for a server that waits for
+its replies to be taken."""
 _CHUNKS_MAX: Final = 1 << 12
 _EXTENTS_MAX: Final = 1 << 20
 _WORDS_BYTES_MAX: Final = 4096
@@ -99,8 +102,10 @@ class NbdClient:
             for offset, buffer in pieces
             for at in range(0, len(buffer), step)
         ]
-        self._send(Command.READ, requests)
-        self._wait(requests)
+        for at in range(0, len(requests), _UNDER_WAY_MAX):
+            some = requests[at : at + _UNDER_WAY_MAX]
+            self._send(Command.READ, some)
+            self._wait(some)
 
     def block_status(self, offset: int, size: int) -> Mapping[bytes, Extents]:
         """Ask what a range is, in each of the contexts.

@@ -87,6 +87,17 @@ def test_replies_may_come_in_any_order(tmp_path):
         assert buffer == CONTENT[512 : 512 + 2 * MIB]
 
 
+def test_any_number_of_pieces_is_read_from_a_server_that_takes_one_request_at_a_time(tmp_path, monkeypatch):
+    """It takes no more requests while nobody takes its answers."""
+    monkeypatch.setattr(nbd_stream, "_SILENCE_S", 10.0)
+    content = noise(16 * MIB)
+    with plain_nbd_server(tmp_path / "s", content), NbdSource(NbdUri(tmp_path / "s")) as source:
+        buffer = bytearray(len(content))
+        view = memoryview(buffer)
+        source.read_pieces([(at, view[at : at + 512]) for at in range(0, len(content), 1024)])
+        assert all(buffer[at : at + 512] == content[at : at + 512] for at in range(0, len(content), 1024))
+
+
 def test_servers_without_chunks_are_read_too(tiny, tmp_path):
     unknown = struct.pack(">QIII", 0x0003E889045565A9, STRUCTURED, 0x80000001, 0)
 

@@ -52,8 +52,8 @@ def restore(
 ) -> Restored:
     """Write the point that a path of images leads to.
 
-    Every frame of every image on the way is read and checked before anything depends on it; a damaged image is
-    refused even where a newer one hides the damage.
+    Every byte of every image on the way is read and checked; a damaged image is refused even where a newer one
+    hides the damage.
 
     Args:
         path: images in the order of application, the first a base, each usable at the end of the one before it.
@@ -78,7 +78,6 @@ def restore(
     with Overlay(path) as overlay:
         check_path(overlay)
         _check_target(overlay, target)
-        overlay.check_tables()
         reader = BlockReader(overlay, key)
         with open_target(target, overlay.end_bytes, overwrite=overwrite) as disk:
             written = _write_volume(overlay, reader, disk, progress)
@@ -108,33 +107,34 @@ def _check_target(overlay: Overlay, target: Path) -> None:
 
 def _write_volume(overlay: Overlay, reader: BlockReader, disk: RestoreTarget, progress: Progress) -> int:
     size, block_bytes = overlay.end_bytes, overlay.block_bytes
-
-    def write(stripe: Stripe) -> tuple[Stripe, int]:
-        filled = kernels.filled_blocks(stripe.plain.view(np.uint64))
-        rows = np.flatnonzero(filled) if disk.starts_zeroed else np.arange(len(stripe.blocks))
-        written = 0
-        for first, stop in _runs(stripe.blocks[rows]):
-            offset = int(stripe.blocks[rows[first]]) * block_bytes
-            plain = stripe.plain[rows[first] : rows[stop - 1] + 1].reshape(-1).data
-            plain = plain[: max(size - offset, 0)]
-            disk.write(offset, plain)
-            written += len(plain)
-        return stripe, written
-
     at = written_bytes = done_bytes = 0
-    with closing(reader.map_stripes(write)) as stripes:
-        for stripe, written in stripes:
+    with closing(reader.stripes()) as stripes:
+        for stripe in stripes:
             for first, stop in _runs(stripe.blocks):
                 start = min(int(stripe.blocks[first]) * block_bytes, size)
                 if start > at:
                     disk.zero(at, start - at)
                 at = min((int(stripe.blocks[stop - 1]) + 1) * block_bytes, size)
-            written_bytes += written
+            written_bytes += _write_stripe(stripe, disk, size, block_bytes)
             done_bytes += stripe.stored_bytes
             progress(done_bytes, overlay.frames_bytes)
     if at < size:
         disk.zero(at, size - at)
     return written_bytes
+
+
+def _write_stripe(stripe: Stripe, disk: RestoreTarget, size: int, block_bytes: int) -> int:
+    """Write what of a stripe is not zero already; return how many bytes that was."""
+    filled = kernels.filled_blocks(stripe.plain.view(np.uint64))
+    rows = np.flatnonzero(filled) if disk.starts_zeroed else np.arange(len(stripe.blocks))
+    written = 0
+    for first, stop in _runs(stripe.blocks[rows]):
+        offset = int(stripe.blocks[rows[first]]) * block_bytes
+        plain = stripe.plain[rows[first] : rows[stop - 1] + 1].reshape(-1).data
+        plain = plain[: max(size - offset, 0)]
+        disk.write(offset, plain)
+        written += len(plain)
+    return written
 
 
 def _runs(blocks: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ _DIRECT_BYTES_MIN: Final = 256 << 10
 
 
 class RestoreTarget(Protocol):
-    """A volume that is being written: by many threads, in any order, each byte once. A context manager.
+    """A volume that is being written, in any order, each byte once. A context manager.
 
     Leaving it without `finish` gives up what was written.
     """
@@ -163,10 +163,12 @@ class BlockDeviceTarget:
                 expected=f"{volume_bytes:,} bytes",
                 actual=f"{size:,}",
             )
+        self._direct = DirectWriter(path)
 
     def write(self, offset: int, plain: memoryview) -> None:
         """Write bytes at an offset; see `RestoreTarget`."""
-        write_all(self._fd, offset, plain, self._path)
+        done = self._direct.write(offset, plain)
+        write_all(self._fd, offset + done, plain[done:], self._path)
 
     def zero(self, offset: int, size: int) -> None:
         """Zero a range, without sending zeros where the device can do it itself; see `RestoreTarget`."""
@@ -191,6 +193,7 @@ class BlockDeviceTarget:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._direct.close()
         os.close(self._fd)
 
 
@@ -201,7 +204,7 @@ class DirectWriter:
     virtual machines the first use of fresh memory costs more than the writing itself.
 
     Args:
-        path: the file, which exists.
+        path: the file or device, which exists.
     """
 
     def __init__(self, path: Path) -> None:

@@ -35,7 +35,7 @@ def _compressor() -> zstandard.ZstdCompressor:
 
 def _decompressor() -> zstandard.ZstdDecompressor:
     if not hasattr(_local, "decompressor"):
-        _local.decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 24)
+        _local.decompressor = zstandard.ZstdDecompressor(max_window_size=layout.FRAME_WINDOW_BYTES_MAX)
     decompressor: zstandard.ZstdDecompressor = _local.decompressor
     return decompressor
 

@@ -105,7 +105,7 @@ def _merged_header(overlay: Overlay) -> ImageHeader:
 def _copy_frames(overlay: Overlay, writer: ImageWriter, progress: Progress) -> None:
     packed = BufferPool(1, _BATCH_BYTES + overlay.frame_bytes_max).take()
     done = 0
-    with closing(StoredStreams(overlay).batches(_BATCH_BYTES)) as batches:
+    with StoredStreams(overlay, _BATCH_BYTES) as streams, closing(streams.batches()) as batches:
         for batch in batches:
             kept, records = _kept_records(overlay, batch.window)
             lengths = records["length"].astype(np.int64)

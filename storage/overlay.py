@@ -78,7 +78,10 @@ class Window:
 
     def part(self, first: int, stop: int) -> Window:
         """Return rows `first` to `stop` as a window of their own."""
-        rows = slice(first, stop)
+        return self.rows(slice(first, stop))
+
+    def rows(self, rows: slice | npt.NDArray[np.int64]) -> Window:
+        """Return some rows, in ascending order, as a window of their own."""
         return Window(
             self.first_block,
             self.stop_block,
@@ -214,15 +217,7 @@ class Overlay:
 
     def _of_near_blocks(self, blocks: npt.NDArray[np.int64]) -> Window:
         window = self.between(int(blocks[0]), int(blocks[-1]) + 1)
-        rows = np.flatnonzero(np.isin(window.records["block"], blocks))
-        return Window(
-            window.first_block,
-            window.stop_block,
-            window.records[rows],
-            window.layer[rows],
-            window.need_lo[rows],
-            window.need_hi[rows],
-        )
+        return window.rows(np.flatnonzero(np.isin(window.records["block"], blocks)))
 
     def _layer_records(self, at: int, first_block: int, stop_block: int) -> Records:
         layer = self.layers[at]
@@ -302,14 +297,25 @@ class Overlay:
     def _name_damage(self, window: Window, rows: npt.NDArray[np.int64], found: bytes) -> None:
         size = layout.FRAME_DIGEST_BYTES
         for at, row in enumerate(rows.tolist()):
-            record = window.records[row]
-            if found[at * size : (at + 1) * size] != record["digest"].tobytes():
-                raise DigestMismatchError(
-                    f"the stored frame of block {int(record['block']):,} is damaged",
-                    path=str(self.layers[int(window.layer[row])].path),
-                    offset=int(record["offset"]),
-                    hint="Fetch a good copy of this file from a replica; `rollforward verify` tells which are bad.",
-                )
+            self._compare(window, row, found[at * size : (at + 1) * size])
+
+    def check_frame(self, window: Window, row: int, stored: memoryview) -> None:
+        """Hold a frame's stored bytes against its own digest.
+
+        Raises:
+            DigestMismatchError: it is damaged.
+        """
+        self._compare(window, row, frame_digest(stored))
+
+    def _compare(self, window: Window, row: int, found: bytes) -> None:
+        record = window.records[row]
+        if found != record["digest"].tobytes():
+            raise DigestMismatchError(
+                f"the stored frame of block {int(record['block']):,} is damaged",
+                path=str(self.layers[int(window.layer[row])].path),
+                offset=int(record["offset"]),
+                hint="Fetch a good copy of this file from a replica; `rollforward verify` tells which are bad.",
+            )
 
     def close(self) -> None:
         """Close all images."""

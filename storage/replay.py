@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +15,12 @@ import numpy.typing as npt
 from policies.errors import FormatError
 from storage.codec import lay_frame
 from storage.decryption import decryption_of
+from storage.digests import Buffer
+from storage.frame_kernels import lay_frames
+from storage.native_zstd import decoding_library
 from storage.overlay import Overlay, Window
 from storage.pipeline import THREADS, BufferPool, ordered_map
+from storage.streams import StoredBatch, StoredStreams
 
 if TYPE_CHECKING:
     from storage.keys import ChainKey
@@ -37,13 +43,35 @@ class Stripe:
 
     Attributes:
         blocks: int64, ascending: the blocks that some frame touches. All others are zero.
-        plain: uint8, shape (blocks, block bytes); valid only while the stripe is being worked on.
+        plain: uint8, shape (blocks, block bytes); valid only while the stripe is being worked on, or until the
+            next one is taken.
         stored_bytes: stored bytes of the frames that were read for it.
     """
 
     blocks: I64
     plain: U8
     stored_bytes: int
+
+
+class _Stored(NamedTuple):
+    """Bytes of frames: a buffer, and for each frame where it begins in it and how long it is."""
+
+    buffer: U8
+    starts: I64
+    lengths: I64
+
+    def piece(self, at: int) -> memoryview:
+        start = int(self.starts[at])
+        return self.buffer.data[start : start + int(self.lengths[at])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """A stripe that is being decoded: it is whole when all jobs are done."""
+
+    stripe: Stripe
+    buffer: U8
+    jobs: Sequence[Future[None]]
 
 
 class BlockReader:
@@ -66,33 +94,80 @@ class BlockReader:
         self._stored = BufferPool(_AHEAD, _LOAD_BYTES + overlay.frame_bytes_max)
 
     def map_stripes(self, work: Callable[[Stripe], Result]) -> Generator[Result, None, None]:
-        """Decode the whole overlay, stripe by stripe.
+        """Decode the whole overlay, and do something with each stripe; see `stripes`.
 
         Args:
-            work: called in a worker thread with each stripe; stripes without frames are passed over.
+            work: called with each stripe.
 
         Yields:
             What `work` returned, in order of the volume.
+        """
+        with closing(self.stripes()) as stripes:
+            for stripe in stripes:
+                yield work(stripe)
+
+    def stripes(self) -> Generator[Stripe, None, None]:
+        """Decode the whole overlay in threads, and give it out stripe by stripe to whoever writes it.
+
+        A caller that mostly waits for a medium works beside the decoding so, and never in its place. Stored bytes
+        are held against the digests of their segments: what was given out counts as good when this has ended.
+
+        Yields:
+            Stripes in order of the volume, each valid until the next one is taken; those without frames are
+            passed over.
 
         Raises:
             FormatError: an image is damaged.
             StorageError: one cannot be read.
         """
-
-        def decode(window: Window) -> Result:
-            buffer = self._plain.take()
+        waiting: deque[_Decoding] = deque()
+        with (
+            StoredStreams(self._overlay, _LOAD_BYTES, ahead=_AHEAD) as streams,
+            ThreadPoolExecutor(THREADS, "rollforward") as pool,
+        ):
             try:
-                blocks = np.unique(window.records["block"]).astype(np.int64)
-                plain = buffer[: len(blocks) * self._overlay.block_bytes].reshape(len(blocks), -1)
-                self._decode(window, blocks, plain)
-                return work(Stripe(blocks, plain, int(window.records["length"].sum(dtype=np.int64))))
+                for window in self._windows():
+                    if len(waiting) == _AHEAD - 1:
+                        yield from self._first_of(waiting)
+                    waiting.append(self._begin(window, streams, pool))
+                while waiting:
+                    yield from self._first_of(waiting)
             finally:
-                self._plain.give(buffer)
+                pool.shutdown(wait=False, cancel_futures=True)
+            streams.finish()
 
-        with closing(ordered_map(decode, self._stripes(), threads=_THREADS, ahead=_AHEAD)) as results:
-            yield from results
+    def _first_of(self, waiting: deque[_Decoding]) -> Generator[Stripe, None, None]:
+        first = waiting.popleft()
+        for job in first.jobs:
+            job.result()
+        yield first.stripe
+        self._plain.give(first.buffer)
 
-    def _stripes(self) -> Iterator[Window]:
+    def _begin(self, window: Window, streams: StoredStreams, pool: ThreadPoolExecutor) -> _Decoding:
+        """Have a stripe decoded, batch by batch: no two frames of it are needed for the same granule."""
+        buffer = self._plain.take()
+        blocks, plain = self._rows_of(window, buffer)
+        rows = self._cleared_rows(window, blocks, plain)
+
+        def decode(batch: StoredBatch, rows: I64) -> None:
+            try:
+                batch.wait()
+                lengths = batch.window.records["length"].astype(np.int64)
+                self._lay(batch.window, rows, _Stored(batch.buffer, batch.starts, lengths), plain)
+            finally:
+                streams.release(batch)
+
+        jobs, at = [], 0
+        for batch in streams.begin(window):
+            jobs.append(pool.submit(decode, batch, rows[at : at + len(batch.window)]))
+            at += len(batch.window)
+        return _Decoding(Stripe(blocks, plain, _stored_bytes(window)), buffer, jobs)
+
+    def _rows_of(self, window: Window, buffer: U8) -> tuple[I64, U8]:
+        blocks = np.unique(window.records["block"]).astype(np.int64)
+        return blocks, buffer[: len(blocks) * self._overlay.block_bytes].reshape(len(blocks), -1)
+
+    def _windows(self) -> Iterator[Window]:
         """Windows end at stripe borders, so that each stripe is whole."""
         step = self._blocks_at_once
         for window in self._overlay.windows(align_blocks=step):
@@ -148,32 +223,81 @@ class BlockReader:
 
     def _decode(self, window: Window, blocks: I64, plain: U8) -> None:
         """Lay a window's frames, which hold whole blocks, into their rows of `plain`."""
-        rows = np.searchsorted(blocks, window.records["block"])
-        full = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-        whole = (window.need_lo == full) & (window.need_hi == full)
-        plain[np.setdiff1d(rows, rows[whole])] = 0
+        rows = self._cleared_rows(window, blocks, plain)
         buffer = self._stored.take()
         try:
             at = 0
             for batch in window.batches(_LOAD_BYTES):
-                pieces = self._overlay.load(batch, np.arange(len(batch)), buffer.data)
-                self._lay(batch, rows[at : at + len(batch)], pieces, plain)
+                self._overlay.load(batch, np.arange(len(batch)), buffer.data)
+                lengths = batch.records["length"].astype(np.int64)
+                stored = _Stored(buffer, np.cumsum(lengths) - lengths, lengths)
+                self._lay(batch, rows[at : at + len(batch)], stored, plain)
                 at += len(batch)
         finally:
             self._stored.give(buffer)
 
-    def _lay(self, batch: Window, rows: I64, pieces: list[memoryview], plain: U8) -> None:
+    def _cleared_rows(self, window: Window, blocks: I64, plain: U8) -> I64:
+        """Return the row of each frame's block; rows that no single frame fills are zeroed."""
+        rows: I64 = np.searchsorted(blocks, window.records["block"])
+        full = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+        whole = (window.need_lo == full) & (window.need_hi == full)
+        plain[np.setdiff1d(rows, rows[whole])] = 0
+        return rows
+
+    def _lay(self, batch: Window, rows: I64, stored: _Stored, plain: U8) -> None:
+        """Decode a batch into its rows: all of it in one go where the machine can, else frame by frame."""
         self._overlay.refuse_seen_traces(batch)
+        library = decoding_library()
+        if library is None:
+            for at in np.flatnonzero(batch.seen).tolist():
+                self._lay_one(batch, at, stored, plain[rows[at]])
+            return
+        coded = self._decrypted(batch, stored) if self._overlay.encrypted else stored
+        at = lay_frames(
+            batch.records,
+            rows,
+            batch.need_lo,
+            batch.need_hi,
+            coded.buffer,
+            coded.starts,
+            coded.lengths,
+            self._overlay.granule_bytes,
+            plain,
+            np.empty(self._overlay.block_bytes, np.uint8),
+            library,
+        )
+        if at >= 0:
+            self._lay_one(batch, at, stored, plain[rows[at]])
+            raise self._placed(FormatError("a frame cannot be decompressed"), batch, at, stored)
+
+    def _decrypted(self, batch: Window, stored: _Stored) -> _Stored:
+        """Decrypt what is seen of a batch."""
+        coded: list[Buffer] = [b""] * len(batch)
         for at in np.flatnonzero(batch.seen).tolist():
-            record = batch.records[at]
             try:
-                lay_frame(
-                    record,
-                    (batch.need_lo[at], batch.need_hi[at]),
-                    self._decryption.packed(record, pieces[at]),
-                    self._overlay.granule_bytes,
-                    plain[rows[at]],
-                )
+                coded[at] = self._decryption.packed(batch.records[at], stored.piece(at))
             except FormatError as error:
-                path = self._overlay.layers[int(batch.layer[at])].path
-                raise type(error)(error.message, path=str(path), offset=int(record["offset"])) from None
+                raise self._placed(error, batch, at, stored) from None
+        lengths = np.fromiter(map(len, coded), np.int64, len(coded))
+        return _Stored(
+            np.frombuffer(bytearray().join(coded), np.uint8), np.cumsum(lengths) - lengths, lengths
+        )
+
+    def _lay_one(self, batch: Window, at: int, stored: _Stored, block: U8) -> None:
+        record = batch.records[at]
+        need = batch.need_lo[at], batch.need_hi[at]
+        try:
+            packed = self._decryption.packed(record, stored.piece(at))
+            lay_frame(record, need, packed, self._overlay.granule_bytes, block)
+        except FormatError as error:
+            raise self._placed(error, batch, at, stored) from None
+
+    def _placed(self, error: FormatError, batch: Window, at: int, stored: _Stored) -> FormatError:
+        """Say where an error is; damage is told as such, wherever it shows."""
+        self._overlay.check_frame(batch, at, stored.piece(at))
+        path = self._overlay.layers[int(batch.layer[at])].path
+        return type(error)(error.message, path=str(path), offset=int(batch.records["offset"][at]))
+
+
+def _stored_bytes(window: Window) -> int:
+    return int(window.records["length"].sum(dtype=np.int64))

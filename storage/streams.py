@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,72 +29,94 @@ _READ_BYTES: Final = 256 << 10
 _DIGESTS_AT_ONCE: Final = 256
 """Digests of segments that are read at once: 8 KiB."""
 
-_AHEAD: Final = THREADS + 1
+_AHEAD: Final = THREADS + 2
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
-    """Frames of all images, with their stored bytes.
+    """Frames of all images, whose stored bytes are on their way into a buffer.
 
     Attributes:
         window: the frames.
-        buffer: uint8, holds their stored bytes; valid until the next batch is taken.
+        buffer: uint8, holds their stored bytes once `wait` returned.
         starts: int64, as long as the window: where each frame begins in the buffer.
     """
 
     window: Window
     buffer: Buffer
     starts: npt.NDArray[np.int64]
+    _jobs: Sequence[Future[None]]
+
+    def wait(self) -> None:
+        """Wait until the bytes are there.
+
+        Raises:
+            FormatError: an image is damaged.
+            StorageError: a medium fails.
+        """
+        for job in self._jobs:
+            job.result()
 
 
 class StoredStreams:
-    """Reads every stored byte of an overlay once.
+    """Reads every stored byte of an overlay once. A context manager.
 
     Args:
         overlay: the images; it stays open as long as this is used.
+        limit_bytes: stored bytes of a batch at most, exceeded by less than one frame.
+        ahead: batches that may be read and not handed back; a few more than there are threads by default.
 
     Raises:
         FormatError: a segment table is damaged.
         StorageError: an image cannot be read.
     """
 
-    def __init__(self, overlay: Overlay) -> None:
+    def __init__(self, overlay: Overlay, limit_bytes: int, *, ahead: int | None = None) -> None:
         self._overlay = overlay
+        self._limit_bytes = limit_bytes
+        self._ahead = ahead or _AHEAD
         self._streams = [_CheckedStream(layer) for layer in overlay.layers]
         self._lanes = _lanes([layer.frames_bytes for layer in overlay.layers], THREADS)
+        self._buffers = BufferPool(self._ahead, limit_bytes + overlay.frame_bytes_max)
+        # One thread for each lane, since the bytes of a stream are to be hashed in their order.
+        self._pools = [ThreadPoolExecutor(1, "rollforward-stream") for _ in self._lanes]
 
-    def batches(self, limit_bytes: int) -> Generator[StoredBatch, None, None]:
-        """Yield all frames in ascending order of blocks; to be used once.
-
-        Args:
-            limit_bytes: stored bytes of a batch, exceeded by less than one frame.
+    def batches(self) -> Generator[StoredBatch, None, None]:
+        """Yield all frames in ascending order of blocks, read and valid until the next batch is taken; to be used once.
 
         Raises:
             FormatError: an image is damaged; its path is in the error.
             StorageError: a medium fails.
         """
-        buffers = BufferPool(_AHEAD + 1, limit_bytes + self._overlay.frame_bytes_max)
-        waiting: deque[tuple[StoredBatch, list[Future[None]]]] = deque()
-        with ExitStack() as stack:
-            # One thread for each lane, since the bytes of a stream are to be hashed in their order.
-            pools = [stack.enter_context(ThreadPoolExecutor(1, "rollforward-stream")) for _ in self._lanes]
-            try:
-                for window in self._overlay.windows():
-                    for part in window.batches(limit_bytes):
-                        waiting.append(self._begin(part, buffers.take(), pools))
-                        if len(waiting) > _AHEAD:
-                            yield from _finished(waiting, buffers)
-                while waiting:
-                    yield from _finished(waiting, buffers)
-                for stream in self._streams:
-                    stream.finish()
-            finally:
-                for pool in pools:
-                    pool.shutdown(wait=False, cancel_futures=True)
+        waiting: deque[StoredBatch] = deque()
+        for window in self._overlay.windows():
+            for batch in self.begin(window):
+                waiting.append(batch)
+                if len(waiting) == self._ahead:
+                    yield from self._first_of(waiting)
+        while waiting:
+            yield from self._first_of(waiting)
+        self.finish()
 
-    def _begin(
-        self, window: Window, buffer: Buffer, pools: Sequence[ThreadPoolExecutor]
-    ) -> tuple[StoredBatch, list[Future[None]]]:
+    def _first_of(self, waiting: deque[StoredBatch]) -> Generator[StoredBatch, None, None]:
+        batch = waiting.popleft()
+        batch.wait()
+        yield batch
+        self.release(batch)
+
+    def begin(self, window: Window) -> Generator[StoredBatch, None, None]:
+        """Have the frames of a window read, in batches; each waits until fewer than `ahead` are in use.
+
+        Args:
+            window: the frames that follow those of the window before, of all images; every one has its turn.
+
+        Yields:
+            Batches that are being read: to be waited for, and released.
+        """
+        for part in window.batches(self._limit_bytes):
+            yield self._begin(part, self._buffers.take())
+
+    def _begin(self, window: Window, buffer: Buffer) -> StoredBatch:
         """Have the frames of one batch read: those of an image lie together, in the order of its file."""
         order = np.argsort(window.layer, kind="stable")
         lengths = window.records["length"][order].astype(np.int64)
@@ -110,23 +131,33 @@ class StoredStreams:
             pieces[layer] = (offset, buffer.data[int(ends[first] - lengths[first]) : int(ends[stop])])
         jobs = [
             pool.submit(self._read, {layer: pieces[layer] for layer in lane if layer in pieces})
-            for pool, lane in zip(pools, self._lanes, strict=True)
+            for pool, lane in zip(self._pools, self._lanes, strict=True)
         ]
-        return StoredBatch(window, buffer, starts), jobs
+        return StoredBatch(window, buffer, starts, jobs)
 
     def _read(self, pieces: dict[int, tuple[int, memoryview]]) -> None:
         for layer, (offset, piece) in pieces.items():
             self._streams[layer].read(offset, piece)
 
+    def release(self, batch: StoredBatch) -> None:
+        """Hand a batch back; its bytes are no longer valid."""
+        self._buffers.give(batch.buffer)
 
-def _finished(
-    waiting: deque[tuple[StoredBatch, list[Future[None]]]], buffers: BufferPool
-) -> Generator[StoredBatch, None, None]:
-    batch, jobs = waiting.popleft()
-    for job in jobs:
-        job.result()
-    yield batch
-    buffers.give(batch.buffer)
+    def finish(self) -> None:
+        """Check what is left to check, when every batch was waited for: only now all bytes count as good.
+
+        Raises:
+            FormatError: an image is damaged.
+        """
+        for stream in self._streams:
+            stream.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
 
 
 def _lanes(sizes: Sequence[int], count: int) -> list[list[int]]:

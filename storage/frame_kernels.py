@@ -1,0 +1,143 @@
+"""Decoding many frames in one go, without the interpreter.
+
+Handing the interpreter's lock back and forth costs more than decoding a small frame, and a frame that fills its
+block can be decoded into its place. So a whole batch is decoded by one compiled loop, which calls the system's
+libzstd by address. Where that library is missing, frames are decoded one by one (`storage.codec.lay_frame`), with
+the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from storage import layout
+from storage.kernels import I64, U8, U64, Structured, popcount, scatter_granules, zero_granules
+
+_ZERO: Final = layout.FRAME_ZERO
+_RAW: Final = layout.FRAME_RAW
+_GRANULES: Final = layout.GRANULES_PER_BLOCK
+
+_MAGIC: Final = 0xFD2FB528
+"""First four bytes of a Zstandard frame, little-endian. Source: RFC 8878, section 3.1.1."""
+
+_WINDOW_BYTES_MAX: Final = layout.FRAME_WINDOW_BYTES_MAX
+_SINGLE_SEGMENT: Final = 0x20
+_LEAST_BYTES: Final = 6
+
+
+def _caller(count: int) -> Callable[..., Any]:
+    """Return a function for compiled code that calls a C function at an address, all words being size_t."""
+
+    @intrinsic
+    def call(typing_context: Any, address: Any, words: Any) -> Any:
+        del typing_context, address, words
+
+        def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+            word = context.get_value_type(types.uintp)
+            function = ir.FunctionType(word, [word] * count).as_pointer()
+            arguments = [builder.extract_value(values[1], at) for at in range(count)]
+            return builder.call(builder.inttoptr(values[0], function), arguments)
+
+        several = types.UniTuple(types.uintp, count)  # type: ignore[no-untyped-call]
+        return types.uintp(types.uintp, several), generate
+
+    return call
+
+
+_call_with_2 = _caller(2)
+_call_with_5 = _caller(5)
+
+
+@njit(nogil=True, cache=True)
+def _is_one_frame(stored: U8, address: np.uint64, find_frame_bytes: np.uint64) -> bool:
+    """Tell whether the bytes are one Zstandard frame whose window is no larger than the format allows."""
+    if len(stored) < _LEAST_BYTES:
+        return False
+    magic = np.uint32(0)
+    for byte in range(4):
+        magic |= np.uint32(stored[byte]) << np.uint32(8 * byte)
+    if magic != np.uint32(_MAGIC):
+        return False
+    if not stored[4] & _SINGLE_SEGMENT:  # RFC 8878, section 3.1.1.1.2
+        base = np.int64(1) << np.int64(10 + (stored[5] >> 3))
+        if base + base // 8 * np.int64(stored[5] & 7) > _WINDOW_BYTES_MAX:
+            return False
+    size = types.uintp(len(stored))
+    return bool(_call_with_2(types.uintp(find_frame_bytes), (types.uintp(address), size)) == size)
+
+
+@njit(nogil=True, cache=True)
+def lay_frames(
+    records: Structured,
+    rows: I64,
+    need_lo: U64,
+    need_hi: U64,
+    stored: U8,
+    starts: I64,
+    lengths: I64,
+    granule_bytes: int,
+    plain: U8,
+    scratch: U8,
+    library: U64,
+) -> int:
+    """Decode frames, and lay the needed granules of each into its block.
+
+    Args:
+        records: layout.RECORD.
+        rows: int64, as long as `records`: which row of `plain` each belongs to.
+        need_lo: uint64, as long as `records`: granules 0 to 63 that are wanted.
+        need_hi: likewise, granules 64 to 127; a frame of which nothing is wanted is passed over.
+        stored: uint8, holds the frames' coded bytes.
+        starts: int64, as long as `records`: where each begins.
+        lengths: int64, as long as `records`: and how long it is.
+        granule_bytes: size of a granule.
+        plain: uint8, shape (blocks, block bytes); granules not wanted stay as they are.
+        scratch: uint8, one block.
+        library: uint64: a decoding context of this thread, and the addresses of `ZSTD_decompressDCtx` and
+            `ZSTD_findFrameCompressedSize`.
+
+    Returns:
+        The first row that does not decode, or -1.
+    """
+    base = np.uint64(stored.ctypes.data)
+    for at in range(len(records)):
+        want_lo, want_hi = need_lo[at], need_hi[at]
+        if want_lo == 0 and want_hi == 0:
+            continue
+        record = records[at]
+        lo, hi, flags = record["mask_lo"], record["mask_hi"], record["flags"]
+        block = plain[rows[at]]
+        if flags == _ZERO:
+            zero_granules(want_lo, want_hi, granule_bytes, block)
+            continue
+        first, size = starts[at], lengths[at]
+        coded = stored[first : first + size]
+        plain_bytes = (popcount(lo) + popcount(hi)) * granule_bytes
+        if flags == _RAW:
+            if size != plain_bytes:
+                return at
+            scatter_granules(coded, lo, hi, want_lo, want_hi, granule_bytes, block)
+            continue
+        address = base + np.uint64(first)
+        if not _is_one_frame(coded, address, library[2]):
+            return at
+        is_whole = plain_bytes == len(block) and want_lo == lo and want_hi == hi
+        target = np.uint64((block if is_whole else scratch).ctypes.data)
+        words = (
+            types.uintp(library[0]),
+            types.uintp(target),
+            types.uintp(plain_bytes),
+            types.uintp(address),
+            types.uintp(size),
+        )
+        if _call_with_5(types.uintp(library[1]), words) != types.uintp(plain_bytes):
+            return at
+        if not is_whole:
+            scatter_granules(scratch, lo, hi, want_lo, want_hi, granule_bytes, block)
+    return -1

@@ -1,0 +1,137 @@
+"""Frames decoded in one go come out as they do one by one, and bad ones are refused just the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.errors import FormatError
+from storage import layout, native_zstd, replay
+from storage.codec import lay_frame
+from storage.frame_kernels import lay_frames
+from tests.unit.test_image import BAD_FRAMES, compressed
+from tests.unit.test_kernels import MASKS, noise, records_of
+from tests.unit.test_overlay import scattered, volume_of
+
+GRANULE = 512
+BLOCK = GRANULE * layout.GRANULES_PER_BLOCK
+
+LIBRARY = native_zstd.decoding_library()
+needs_library = pytest.mark.skipif(LIBRARY is None, reason="this machine has no libzstd.so.1")
+
+
+def words_of(granules: set[int]) -> tuple[int, int]:
+    mask = sum(1 << granule for granule in granules)
+    return mask & (2**64 - 1), mask >> 64
+
+
+@st.composite
+def frames(draw):
+    """One frame: its coding, its granules, those of them that are wanted, its bytes."""
+    granules = draw(MASKS.filter(bool))
+    wanted = draw(st.just(granules) | st.just(set()) | st.sets(st.sampled_from(sorted(granules))))
+    flags = draw(st.sampled_from([layout.FRAME_ZERO, layout.FRAME_RAW, layout.FRAME_ZSTD, layout.FRAME_ZSTD]))
+    plain = noise(len(granules) * GRANULE, draw(st.integers(0, 99)))
+    if flags != layout.FRAME_RAW:
+        plain[GRANULE // 3 :] = 7
+    told, checked = draw(st.booleans()), draw(st.booleans())
+    coder = zstandard.ZstdCompressor(draw(st.sampled_from([-3, 1, 9])), None, None, told, checked)
+    stored = {layout.FRAME_ZERO: b"", layout.FRAME_RAW: plain.tobytes()}.get(flags)
+    return flags, granules, wanted, coder.compress(plain.tobytes()) if stored is None else stored
+
+
+def lay_both_ways(drawn, rows, blocks):
+    """Lay frames into blocks of noise in one go and one by one; return both, and what the loop said."""
+    keys = ("mask_lo", "mask_hi")
+    records = records_of(
+        [dict(zip(keys, words_of(held), strict=True)) | {"flags": flags} for flags, held, _, _ in drawn]
+    )
+    need = np.array([words_of(wanted) for _, _, wanted, _ in drawn], np.uint64).reshape(-1, 2)
+    need_lo, need_hi = np.ascontiguousarray(need[:, 0]), np.ascontiguousarray(need[:, 1])
+    lengths = np.array([len(stored) for *_, stored in drawn], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    stored = np.frombuffer(bytearray(b"".join(stored for *_, stored in drawn) + b"end"), np.uint8)
+    at_once = noise(blocks * BLOCK, 5).reshape(blocks, BLOCK)
+    singly = at_once.copy()
+    scratch = np.empty(BLOCK, np.uint8)
+    said = lay_frames(
+        records,
+        np.array(rows, np.int64),
+        need_lo,
+        need_hi,
+        stored,
+        starts,
+        lengths,
+        GRANULE,
+        at_once,
+        scratch,
+        native_zstd.decoding_library(),
+    )
+    failed = -1
+    for at, (record, row) in enumerate(zip(records, rows, strict=True)):
+        piece = memoryview(stored)[int(starts[at]) : int(starts[at] + lengths[at])]
+        if need_lo[at] or need_hi[at]:
+            try:
+                lay_frame(record, (need_lo[at], need_hi[at]), piece, GRANULE, singly[row])
+            except FormatError:
+                failed = at
+                break
+    return at_once, singly, said, failed
+
+
+@needs_library
+@given(st.data(), st.lists(frames(), min_size=1, max_size=5))
+def test_many_frames_at_once(data, drawn):
+    rows = data.draw(st.lists(st.integers(0, 2), min_size=len(drawn), max_size=len(drawn)))
+    at_once, singly, said, failed = lay_both_ways(drawn, rows, 3)
+    assert said == failed == -1
+    assert np.array_equal(at_once, singly)
+
+
+HOSTILE = BAD_FRAMES | {
+    "nothing": b"",
+    "too large a window": b"\x28\xb5\x2f\xfd\x00" + bytes([15 << 3]) + bytes([0x01 | 2 << 1, 4, 0]) + b"a",
+    "an old format": b"\x27\xb5\x2f\xfd" + compressed(bytes(1024))[4:],
+    "an unknown dictionary": b"\x28\xb5\x2f\xfd\x21\x09" + compressed(bytes(1024))[5:],
+    "a wrong checksum": compressed(noise(500, 1).tobytes() + bytes(524), write_checksum=True)[:-1] + b"\x00",
+}
+
+
+@needs_library
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole block", "part"])
+def test_bad_frames_are_refused_by_both(name, whole):
+    granules = set(range(128)) if whole else {3, 4}
+    bad = (layout.FRAME_ZSTD, granules, granules, HOSTILE[name])
+    good = (layout.FRAME_RAW, {0}, {0}, bytes(GRANULE))
+    *_, said, failed = lay_both_ways([good, bad, good], [0, 1, 0], 2)
+    assert said == failed == 1
+
+
+@needs_library
+@given(st.data(), frames().filter(lambda frame: frame[0] == layout.FRAME_ZSTD))
+def test_spoilt_frames_write_nowhere_else(data, frame):
+    flags, granules, wanted, stored = frame
+    at = data.draw(st.integers(0, len(stored) - 1))
+    spoilt = stored[:at] + bytes([stored[at] ^ data.draw(st.integers(1, 255))]) + stored[at + 1 :]
+    at_once, singly, _, _ = lay_both_ways([(flags, granules, wanted, spoilt)], [1], 3)
+    assert np.array_equal(at_once[[0, 2]], singly[[0, 2]])
+
+
+def test_without_the_library_it_is_the_same(tiny, monkeypatch):
+    paths = scattered(tiny, 4)
+    expected = volume_of(paths)
+    monkeypatch.setattr(replay, "decoding_library", lambda: None)
+    assert volume_of(paths) == expected
+
+
+def test_a_machine_without_the_library(monkeypatch):
+    native_zstd._load.cache_clear()
+    monkeypatch.setattr(native_zstd, "_LIBRARY", "libnothing.so.0")
+    try:
+        assert native_zstd._load() is None
+    finally:
+        native_zstd._load.cache_clear()

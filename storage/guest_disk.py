@@ -62,6 +62,11 @@ class GuestDisk:
                 return name
         return None
 
+    def kept_bitmaps(self) -> frozenset[str]:
+        """Name our bitmaps that began at some point: until a capture is published, each may be one that counts."""
+        names = (str(bitmap["name"]) for bitmap in self._bitmaps())
+        return frozenset(name for name in names if name.startswith(self._prefix) and name != self.marks)
+
     def hold(self, folder: Path, old: str | None, new: str) -> None:
         """Keep the present moment; nothing but its name tells it from a frozen disk.
 

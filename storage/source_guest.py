@@ -67,7 +67,7 @@ class GuestAccess:
                 number = step.parent.number
                 self.notes.append(f"no dirty bitmap of {self._node} began at point {number}: all was read")
             self.reads_marked = old is not None
-            before = frozenset({old} if old else ())
+            before = disk.kept_bitmaps()
             disk.tidy(before, self.notes.append)
             kept = before
             try:

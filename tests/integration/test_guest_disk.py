@@ -221,3 +221,30 @@ def test_a_scratch_folder_that_cannot_be_used_is_said(tiny, tmp_path, monkeypatc
         assert "--scratch" in caught.value.hint
         must_be_clean(guest, [])
     assert not list(tiny.folder.parent.glob("rollforward-guest-*"))
+
+
+def test_a_differential_that_fails_loses_no_marks_either(tiny, tmp_path):
+    """The bitmap that counts for the next incremental is not the one that counts for the differential."""
+    disk = tmp_path / "disk"
+    new_disk(disk, CONTENT, "raw")
+
+    def failing(_done: int, _total: int) -> None:
+        raise RuntimeError("the sky falls")
+
+    with running_guest(tmp_path, disk) as guest, Writer(guest, CONTENT) as writer:
+        for _ in range(2):
+            take(tiny, guest)
+        bitmaps = guest.bitmaps()
+        writer.write_more(10)
+        with pytest.raises(RuntimeError, match="sky"):
+            take(tiny, guest, differential_of=0, progress=failing)
+        must_be_clean(guest, bitmaps)
+        made, _ = take(tiny, guest)
+        assert made.header.metadata["read"] == "marked"
+        made, notes = take(tiny, guest, differential_of=0)
+        assert (made.header.metadata.get("read"), len(notes)) == (None, 1)
+        writer.write_more(10)
+        made, _ = take(tiny, guest)
+        assert made.header.metadata["read"] == "marked"
+        must_be_clean(guest, guest.bitmaps()[:1])
+        writer.must_be_a_moment(restored(tiny, 4))

@@ -53,8 +53,9 @@ def mount(
     Root gets the files in it: of every file system that the kernel knows, as it was when it was captured, its
     journal not replayed. Others get the raw file, disk.raw, as --raw does; `rollforward ls` and `cp` then help.
     """
+    from hsr.serving.memory import default_cache_bytes
     from hsr.serving.mounting import mounted
-    from hsr.serving.point import PointReader, default_cache_bytes
+    from hsr.serving.point import PointReader
 
     chosen = choose_point(folder, volume, point, at, base, without, password_file)
     set_up_logging("json" if as_json else "text")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import os
 import signal
 import ssl
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -129,9 +127,9 @@ def _place(socket: Path | None, listen: tuple[str, int] | None) -> Iterator[Path
         return
     with contextlib.ExitStack() as stack:
         if socket is None:
-            room = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-            made = tempfile.TemporaryDirectory(prefix="rollforward-serve-", dir=room)
-            socket = Path(stack.enter_context(made)) / "nbd.sock"
+            from storage.scratch import scratch_folder
+
+            socket = stack.enter_context(scratch_folder("serve")) / "nbd.sock"
         yield socket
         socket.unlink(missing_ok=True)
 
@@ -144,7 +142,8 @@ async def _serve(
     as_json: bool,
 ) -> None:
     from hsr.serving.haggling import Export
-    from hsr.serving.point import PointReader, default_cache_bytes
+    from hsr.serving.memory import default_cache_bytes
+    from hsr.serving.point import PointReader
     from hsr.serving.server import NbdServer
 
     cache_bytes = default_cache_bytes() if cache_mib is None else cache_mib << 20

@@ -110,8 +110,26 @@ def lay_frame(
         return
     granules = int(lo).bit_count() + int(hi).bit_count()
     plain = decode_frame(int(record["flags"]), stored, granules * granule_bytes)
-    packed = np.frombuffer(plain, np.uint8)
+    packed = _read_only(plain)
     if granules == layout.GRANULES_PER_BLOCK and need == (lo, hi):
         block[:] = packed
     else:
         kernels.scatter_granules(packed, lo, hi, need[0], need[1], granule_bytes, block)
+
+
+def _read_only(plain: Buffer) -> U8:
+    """See bytes as an array of one and the same type, whatever holds them: each type takes a kernel of its own."""
+    packed = np.frombuffer(plain, np.uint8)
+    packed.flags.writeable = False
+    return packed
+
+
+def load_kernels(granule_bytes: int) -> None:
+    """Have ready what `lay_frame` calls, so that it opens no file later.
+
+    Args:
+        granule_bytes: size of a granule.
+    """
+    none, block = np.uint64(0), np.zeros(layout.GRANULES_PER_BLOCK * granule_bytes, np.uint8)
+    kernels.scatter_granules(_read_only(b"\0"), none, none, none, none, granule_bytes, block)
+    kernels.zero_granules(none, none, granule_bytes, block)

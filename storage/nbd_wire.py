@@ -178,4 +178,5 @@ class NbdError(IntEnum):
     EPERM = 1
     EIO = 5
     EINVAL = 22
+    EOVERFLOW = 75
     ESHUTDOWN = 108

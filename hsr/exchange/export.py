@@ -11,7 +11,6 @@ import os
 import re
 import struct
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from policies.names import parse_image_name
 from storage.parts import image_files
 from storage.pipeline import Progress, no_progress
 from storage.publish import PartialFile
+from storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from hsr.serving.point import PointReader
@@ -237,8 +237,8 @@ def _served(point: PointReader) -> Iterator[_Served]:
     from hsr.serving.haggling import Export
     from hsr.serving.server import NbdServer
 
-    with tempfile.TemporaryDirectory(prefix="rollforward-export-") as folder:
-        served = _Served(Path(folder, "nbd.sock"))
+    with scratch_folder("export") as folder:
+        served = _Served(folder / "nbd.sock")
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="rollforward-export")
         thread.start()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Final
 from hsr.exchange.formats import DiskFormat, ForeignDisk
 from hsr.exchange.qemu import Complaint, Tether, begin_tool, find_tool
 from policies.errors import ConfigurationError, SourceError
+from storage.scratch import scratch_folder
 
 _READY_S: Final = 60.0
 _END_S: Final = 30.0
@@ -38,7 +38,7 @@ def opened_disk(disk: ForeignDisk, *, follow: bool, tethered: Tether) -> Iterato
         ConfigurationError: it names other files, which was not allowed; or what is needed is not installed.
         SourceError: qemu cannot open it, or it cannot be read.
 
-    Crash: an empty folder `rollforward-import-*` among the temporary ones.
+    Crash: a scratch folder, which the next command sweeps away.
     """
     if disk.others and not follow:
         raise ConfigurationError(
@@ -54,8 +54,8 @@ def opened_disk(disk: ForeignDisk, *, follow: bool, tethered: Tether) -> Iterato
             "the kernel has no FUSE, which images other than raw are read through",
             hint=f"Load it, or make a raw file: qemu-img convert -f {disk.format.driver} -O raw",
         )
-    with tempfile.TemporaryDirectory(prefix="rollforward-import-") as folder:
-        shown = Path(folder, "disk")
+    with scratch_folder("import") as folder:
+        shown = folder / "disk"
         shown.touch(mode=0o600)
         running = begin_tool(tethered(*_command(disk, shown, follow)))
         complaint = Complaint(running)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import os
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -12,6 +16,10 @@ BUFFER_BYTES: Final = 128 << 10
 
 _UNSENT_BYTES: Final = 1 << 20
 """What may wait for a client to take it, before its next requests do."""
+
+_AT_ONCE_PIECES: Final = 64
+_HANDED_BYTES: Final = 64 << 10
+"""What the transport is given to wait with, when the kernel takes no more: it copies it."""
 
 _STUCK_S: Final = 60.0
 """A client that takes nothing for so long, though answers wait for it, is cut off."""
@@ -40,7 +48,11 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
-        self._written_bytes = 0
+        self._unsent: deque[tuple[memoryview, Callable[[], None] | None]] = deque()
+        self._unsent_bytes = 0
+        self._taken_bytes = 0
+        self._is_full = False
+        self._is_ending = False
         self._wake: asyncio.Event = asyncio.Event()
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -58,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         """Begin to talk."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - tells the type checker, no more
         self._transport = transport
-        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        transport.set_write_buffer_limits(high=0)
         self._task = asyncio.get_running_loop().create_task(self._talk())
         self.made.set()
 
@@ -66,7 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             await self._serve(self)
         finally:
-            if self._may_write.is_set():
+            if self.is_writable:
                 self.end()
             else:
                 self.abort()
@@ -98,6 +110,7 @@ class Connection(asyncio.BufferedProtocol):
         """Wake whoever waits for the client."""
         del exc
         self.is_lost = True
+        self._drop_unsent()
         self._wake.set()
         self._may_write.set()
         self.closed.set()
@@ -105,32 +118,75 @@ class Connection(asyncio.BufferedProtocol):
         self._lost(self)
 
     def pause_writing(self) -> None:
-        """Hold answers back; a client that leaves them for long is cut off."""
-        self._may_write.clear()
-        self._watch()
+        """Hold answers back: the kernel takes no more."""
+        self._is_full = True
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._unstick()
-        self._may_write.set()
+        self._is_full = False
+        self._push()
         if self._consume is not None:
             self._consume()
+
+    def _push(self) -> None:
+        """Give the kernel what it takes."""
+        while self._unsent and not self._is_full and not self._transport.is_closing():
+            sent = 0 if self.has_tls else self._send_at_once()
+            if not sent:  # the transport waits, and tells when there is room again
+                first, _ = self._unsent[0]
+                sent = min(len(first), _HANDED_BYTES)
+                self._transport.write(bytes(first[:sent]))
+            self._take_away(sent)
+        if self._unsent_bytes <= _UNSENT_BYTES:
+            self._may_write.set()
+        if self._unsent:
+            if self._stuck is None:
+                self._watch()
+        elif self._is_ending:
+            self._watch()
+            self._transport.close()
+        else:
+            self._unstick()
+
+    def _send_at_once(self) -> int:
+        """Send several pieces in one go, as they are; return how many bytes the kernel took."""
+        pieces = [piece for piece, _ in itertools.islice(self._unsent, _AT_ONCE_PIECES)]
+        with contextlib.suppress(OSError):  # full; or the client has gone, which the transport finds, too
+            return os.writev(self._transport.get_extra_info("socket").fileno(), pieces)
+        return 0
+
+    def _take_away(self, size: int) -> None:
+        self._unsent_bytes -= size
+        self._taken_bytes += size
+        while self._unsent:
+            piece, sent = self._unsent[0]
+            if size < len(piece):
+                self._unsent[0] = (piece[size:], sent)
+                return
+            size -= len(piece)
+            self._unsent.popleft()
+            if sent is not None:
+                sent()
+
+    def _drop_unsent(self) -> None:
+        dropped, self._unsent_bytes = list(self._unsent), 0
+        self._unsent.clear()
+        for _, sent in dropped:
+            if sent is not None:
+                sent()
 
     def _watch(self) -> None:
         """Cut the client off if it has taken nothing when the time is up; a slow one takes some."""
         self._unstick()
-        taken_bytes = self._taken_bytes()
+        taken_bytes = self._taken_bytes
 
         def look() -> None:
-            if self._taken_bytes() > taken_bytes:
+            if self._taken_bytes > taken_bytes:
                 self._watch()
             else:
                 self._transport.abort()
 
         self._stuck = asyncio.get_running_loop().call_later(_STUCK_S, look)
-
-    def _taken_bytes(self) -> int:
-        return self._written_bytes - self._transport.get_write_buffer_size()
 
     def _unstick(self) -> None:
         if self._stuck is not None:
@@ -147,12 +203,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def is_writable(self) -> bool:
         """Whether the client takes its answers."""
-        return self._may_write.is_set()
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether nothing that was written waits for the client."""
-        return self._transport.get_write_buffer_size() == 0
+        return self._unsent_bytes <= _UNSENT_BYTES
 
     def peek(self) -> tuple[bytearray, int]:
         """Return the buffer, and where in it the bytes begin that have not been taken."""
@@ -180,12 +231,25 @@ class Connection(asyncio.BufferedProtocol):
         self.skip(size)
         return received
 
-    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
-        """Send bytes, now or as soon as the client takes them; nothing where it has gone."""
-        if not self.is_lost:
-            for piece in pieces:
-                self._written_bytes += len(piece)
-                self._transport.write(piece)
+    def write(self, *pieces: bytes | bytearray | memoryview, sent: Callable[[], None] | None = None) -> None:
+        """Send bytes, now or as soon as the client takes them; nothing where it has gone.
+
+        Args:
+            pieces: bytes, which must not change until they are sent.
+            sent: called when the last of them has left, or never will.
+        """
+        if self.is_lost or self._is_ending:
+            if sent is not None:
+                sent()
+            return
+        for piece in pieces:
+            self._unsent.append((memoryview(piece), None))
+            self._unsent_bytes += len(piece)
+        if sent is not None:
+            self._unsent.append((memoryview(b""), sent))
+        self._push()
+        if not self.is_writable:
+            self._may_write.clear()
 
     async def writable(self) -> None:
         """Wait until the client takes its answers, or has gone."""
@@ -206,7 +270,8 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None:
             raise ConnectionResetError("the client has gone")
         self._transport = transport
-        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        transport.set_write_buffer_limits(high=1)  # at 0 it would take itself for full when it is empty
+        self._is_full = False
         self.has_tls = True
 
     def consume_with(self, consume: Callable[[], None]) -> None:
@@ -217,8 +282,8 @@ class Connection(asyncio.BufferedProtocol):
     def end(self) -> None:
         """Close the connection once what was written is sent, or the client leaves it; `closed` tells when."""
         if not self.is_lost:
-            self._watch()
-            self._transport.close()
+            self._is_ending = True
+            self._push()
 
     def abort(self) -> None:
         """Close the connection at once."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from storage import layout
 from storage.image import Records
-from storage.overlay import Overlay
+from storage.overlay import Overlay, Window
 
 STRETCH_BLOCKS: Final = 1024
 """The index is looked up in stretches of so many blocks: 64 MiB of a volume, or 512 MiB of a large one."""
@@ -37,6 +37,7 @@ class Stretch:
         layer: which layer each comes from.
         need: masks of the granules that are seen of each, (low, high).
         is_covered: whether a block's frames together hold all of its granules.
+        window: the same frames, as an overlay loads them.
     """
 
     first_block: int
@@ -46,6 +47,7 @@ class Stretch:
     layer: list[int]
     need: list[tuple[np.uint64, np.uint64]]
     is_covered: list[bool]
+    window: Window
 
     def rows(self, block: int) -> range:
         """Return the rows of a block's frames."""
@@ -108,8 +110,8 @@ def _resolved(overlay: Overlay, first_block: int) -> Stretch:
     window = overlay.between(first_block, first_block + STRETCH_BLOCKS)
     overlay.refuse_seen_traces(window)
     keep = np.flatnonzero(window.seen & (window.records["flags"] != layout.FRAME_ZERO))
-    records = window.records[keep]
-    need_lo, need_hi = window.need_lo[keep], window.need_hi[keep]
+    kept = window.rows(keep)
+    records, need_lo, need_hi = kept.records, kept.need_lo, kept.need_hi
     borders = np.arange(first_block, first_block + STRETCH_BLOCKS + 1)
     starts = np.searchsorted(records["block"], borders)
     filled = starts[1:] > starts[:-1]
@@ -123,7 +125,8 @@ def _resolved(overlay: Overlay, first_block: int) -> Stretch:
         starts.tolist(),
         filled,
         records,
-        window.layer[keep].tolist(),
+        kept.layer.tolist(),
         list(zip(need_lo, need_hi, strict=True)),
         covered.tolist(),
+        kept,
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,10 +14,11 @@ from hsr.serving.partitions import choose_partition, file_system_of
 from hsr.serving.point import PointReader
 from hsr.serving.tools import run_tool
 from policies.errors import ConfigurationError
+from storage.mounts import mounts
+from storage.scratch import is_scratch, scratch_folder, sweep_scratch
 
-_PREFIX: Final = "rollforward-mount-"
-_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
-"""How the kernel writes blanks, line ends and backslashes in its table of mounts; all else is there as it is."""
+_MOUNT: Final = "mount"
+_SHOWN: Final = "shown"
 
 _SAFE: Final = "ro,nosuid,nodev,noexec,loop"
 _OPTIONS: Final = {"ext4": "noload", "xfs": "norecovery,nouuid"}
@@ -87,17 +86,15 @@ def mounted(
     offset, size = choose_partition(reader, partition)
     files[PARTITION] = Part(offset, size)
     kind = _file_system(reader, offset, size)
-    room = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/run" if os.access("/run", os.W_OK) else None))
-    try:
+    with scratch_folder(_MOUNT) as folder:
+        room = folder / _SHOWN
+        room.mkdir()
         with FusedPoint(reader, room, files, time_s, lambda: _clear(at, room)) as fused:
             _mount_kernel(room / PARTITION, at, kind)
             try:
                 yield Mounted(at, fused, is_raw=False)
             finally:
                 _unmount_kernel(at)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            room.rmdir()
 
 
 def _file_system(reader: PointReader, offset: int, size: int) -> str | None:
@@ -126,8 +123,9 @@ def _clear(at: Path, room: Path) -> None:
     """Take the kernel's mount, that of the raw file and its folder away."""
     _unmount_kernel(at)
     unmount_fuse(room)
-    with contextlib.suppress(FileNotFoundError):  # others may be at it, too
+    with contextlib.suppress(OSError):  # others may be at it, too
         room.rmdir()
+        room.parent.rmdir()
 
 
 def unmount(at: Path) -> None:
@@ -142,9 +140,10 @@ def unmount(at: Path) -> None:
         return
     told = run_tool("losetup", "--noheadings", "--output", "BACK-FILE", "--", source)
     file = Path(told.stdout.decode(errors="surrogateescape").strip())
-    if told.returncode or not file.parent.name.startswith(_PREFIX):
+    if told.returncode or not is_scratch(file.parent.parent, _MOUNT):
         raise ConfigurationError("is mounted, but not by rollforward", path=str(at))
     _clear(at, file.parent)
+    sweep_scratch(file.parents[2])
 
 
 def _mount_at(at: Path) -> tuple[str, str]:
@@ -152,11 +151,9 @@ def _mount_at(at: Path) -> tuple[str, str]:
     at = at.absolute()
     wanted = os.fsencode(Path(os.path.realpath(at.parent), at.name))
     found = None
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields, _, rest = line.partition(b" - ")
-        if _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields.split()[4]) == wanted:
-            kind, source = rest.split()[:2]
-            found = (os.fsdecode(source), os.fsdecode(kind))
+    for mount in mounts():
+        if os.fsencode(mount.at) == wanted:
+            found = (mount.source, mount.kind)
     if found is None:
         raise ConfigurationError("is not mounted", path=str(at))
     return found
@@ -180,7 +177,8 @@ def looked_into(reader: PointReader, *, partition: int | None) -> Iterator[tuple
     """
     offset, size = choose_partition(reader, partition)
     kind = _file_system(reader, offset, size)
-    with tempfile.TemporaryDirectory(prefix="rollforward-look-") as folder:
-        room = Path(folder)
+    with scratch_folder("look") as folder:
+        room = folder / _SHOWN
+        room.mkdir()
         with FusedPoint(reader, room, {PARTITION: Part(offset, size)}, 0.0):
             yield room / PARTITION, kind

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from typing import Final
 
 from hsr.serving.point import PointReader
 from hsr.serving.tools import tool
 from policies.errors import ConfigurationError
+from storage.scratch import scratch_folder
 
 _EDGE_BYTES: Final = 1 << 20
 """Partition tables lie within so much of both ends."""
@@ -44,7 +44,7 @@ def partitions_of(reader: PointReader) -> tuple[Partition, ...]:
         FormatError: an image is damaged.
         StorageError: one cannot be read.
     """
-    with tempfile.NamedTemporaryFile(prefix="rollforward-table-") as edges:
+    with scratch_folder("table") as folder, (folder / "disk").open("xb") as edges:
         edges.truncate(reader.size_bytes)
         for start in (0, max(reader.size_bytes - _EDGE_BYTES, 0)):
             plain = bytearray(min(_EDGE_BYTES, reader.size_bytes - start))

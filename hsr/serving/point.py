@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -15,33 +15,31 @@ from hsr.restore import check_path
 from hsr.serving.cache import BlockCache
 from hsr.serving.frames import STRETCH_BLOCKS, FrameIndex, Stretch
 from policies.errors import DigestMismatchError, FormatError, RollforwardError
-from storage.codec import lay_frame
+from storage.codec import lay_frame, load_kernels
 from storage.decryption import decryption_of
 from storage.digests import Buffer, frame_digest
 from storage.overlay import Overlay
+from storage.pipeline import THREADS, BufferPool
 from storage.stored_file import StoredFile
 
 if TYPE_CHECKING:
     from storage.keys import ChainKey
 
-_CACHE_BYTES_MAX: Final = 1 << 30
-_CACHE_BYTES_MIN: Final = 64 << 20
-_CACHE_SHARE: Final = 16
+_CACHE_BYTES: Final = 64 << 20
 
 _AT_ONCE_BLOCKS: Final = 4
 """A read of up to so many blocks may be answered without a thread."""
 
+_LOAD_BYTES: Final = 2 << 20
+"""Stored bytes that are read and checked together, at least one frame."""
+
 _LOCKS: Final = 64
-_EXTENTS_MAX: Final = 1 << 16
+EXTENTS_MAX: Final = 1 << 13
+"""Extents that are told at once."""
+
 _STATUS_STRETCHES: Final = 256
 
 U8 = npt.NDArray[np.uint8]
-
-
-def default_cache_bytes() -> int:
-    """Return how much memory decoded blocks may take: a sixteenth of the machine's, 64 MiB to 1 GiB."""
-    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(max(machine_bytes // _CACHE_SHARE, _CACHE_BYTES_MIN), _CACHE_BYTES_MAX)
 
 
 class PointReader:
@@ -64,7 +62,7 @@ class PointReader:
     """
 
     def __init__(
-        self, path: Sequence[Path], cache_bytes: int = _CACHE_BYTES_MIN, *, key: ChainKey | None = None
+        self, path: Sequence[Path], cache_bytes: int = _CACHE_BYTES, *, key: ChainKey | None = None
     ) -> None:
         self._overlay = Overlay(path)
         try:
@@ -82,6 +80,10 @@ class PointReader:
         self._granule_bytes = self._overlay.granule_bytes
         self._index = FrameIndex(self._overlay)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        load_kernels(self._granule_bytes)
+        with contextlib.suppress(RollforwardError):  # whoever asks for these blocks is told
+            self._index.stretch(0)
+        self._stored = BufferPool(THREADS + 1, _LOAD_BYTES + self._overlay.frame_bytes_max)
 
     def read_at_once(self, offset: int, size: int) -> bytes | None:
         """Read a few bytes, if no medium has to be waited for.
@@ -150,15 +152,28 @@ class PointReader:
         at = 0
         while at < len(out):
             block, start = divmod(offset + at, self.block_bytes)
-            stop = min(start + len(out) - at, self.block_bytes)
-            self._fill(block, start, out[at : at + stop - start])
-            at += stop - start
+            whole = (len(out) - at) // self.block_bytes
+            if start or not whole:
+                stop = min(start + len(out) - at, self.block_bytes)
+                self._fill_part(block, start, out[at : at + stop - start])
+                at += stop - start
+            else:
+                self._fill(block, out[at : at + whole * self.block_bytes])
+                at += whole * self.block_bytes
 
-    def _fill(self, block: int, start: int, out: memoryview) -> None:
+    def _fill(self, first_block: int, out: memoryview) -> None:
+        """Fill whole blocks: what is read at such length is not needed again soon, and not kept."""
+        rows = np.frombuffer(out, np.uint8).reshape(-1, self.block_bytes)
+        missing = {
+            first_block + row: plain
+            for row, plain in enumerate(rows)
+            if not self._cache.copy_into(first_block + row, 0, plain.data)
+        }
+        if missing:
+            self._decode_all(missing)
+
+    def _fill_part(self, block: int, start: int, out: memoryview) -> None:
         if self._cache.copy_into(block, start, out):
-            return
-        if len(out) == self.block_bytes:  # a long read: what was read once is not needed again soon
-            self._decode(block, np.frombuffer(out, np.uint8))
             return
         with self._locks[block % _LOCKS]:  # who asks for the same block meanwhile waits for it
             if not self._cache.copy_into(block, start, out):
@@ -172,14 +187,70 @@ class PointReader:
 
     def warm(self, offset: int, size: int) -> None:
         """Decode blocks that will be asked for soon; raises as `read_into` does."""
-        for block in range(
-            offset // self.block_bytes, -(-min(offset + size, self.size_bytes) // self.block_bytes)
-        ):
-            with self._locks[block % _LOCKS]:
-                if block not in self._cache:
-                    with self._cache.filling(block) as plain:
-                        if plain is not None:
-                            self._decode(block, plain)
+        stop = -(-min(offset + size, self.size_bytes) // self.block_bytes)
+        blocks = range(offset // self.block_bytes, stop)
+        for first in range(0, len(blocks), _LOCKS):
+            self._warm(blocks[first : first + _LOCKS])
+
+    def _warm(self, blocks: range) -> None:
+        with contextlib.ExitStack() as stack:
+            for number in sorted(
+                block % _LOCKS for block in blocks
+            ):  # in one order, so that nobody waits in a ring
+                stack.enter_context(self._locks[number])
+            missing = {
+                block: plain
+                for block in blocks
+                if block not in self._cache
+                and (plain := stack.enter_context(self._cache.filling(block))) is not None
+            }
+            if missing:
+                self._decode_all(missing)
+
+    def _decode_all(self, blocks: Mapping[int, U8]) -> None:
+        """Decode several blocks, given in ascending order: frames that lie side by side are read in one go."""
+        try:
+            for part in self._loads(blocks):
+                self._decode_batch(part, blocks)
+        except RollforwardError:  # block by block, the error tells which of them it is
+            for block, plain in blocks.items():
+                self._decode(block, plain)
+
+    def _loads(self, blocks: Iterable[int]) -> Iterator[list[int]]:
+        """Cut blocks into lists of one stretch each, and of some _LOAD_BYTES stored bytes."""
+        part: list[int] = []
+        stored_bytes = 0
+        for block in blocks:
+            stretch = self._index.stretch(block)
+            rows = stretch.rows(block)
+            size = int(stretch.records["length"][rows.start : rows.stop].sum(dtype=np.int64))
+            is_next = part and part[0] // STRETCH_BLOCKS != block // STRETCH_BLOCKS
+            if part and (is_next or stored_bytes + size > _LOAD_BYTES):
+                yield part
+                part, stored_bytes = [], 0
+            part.append(block)
+            stored_bytes += size
+        if part:
+            yield part
+
+    def _decode_batch(self, blocks: Sequence[int], plain: Mapping[int, U8]) -> None:
+        stretch = self._index.stretch(blocks[0])
+        rows = np.array([row for block in blocks for row in stretch.rows(block)], np.int64)
+        if int(stretch.records["length"][rows].sum(dtype=np.int64)) > self._stored.size_bytes:
+            self._decode(
+                blocks[0], plain[blocks[0]]
+            )  # frames that hide each other in part: more than a block's worth
+            return
+        buffer = self._stored.take()
+        try:
+            pieces = self._overlay.load(stretch.window, rows, buffer.data)
+            at = 0
+            for block in blocks:
+                count = len(stretch.rows(block))
+                self._lay(stretch, block, pieces[at : at + count], plain[block], checked=True)
+                at += count
+        finally:
+            self._stored.give(buffer)
 
     def _decode(self, block: int, plain: U8) -> None:
         stretch = self._index.stretch(block)
@@ -191,13 +262,15 @@ class PointReader:
             stored.append(file.read(int(record["offset"]), int(record["length"])))
         self._lay(stretch, block, stored, plain)
 
-    def _lay(self, stretch: Stretch, block: int, stored: Sequence[Buffer], plain: U8) -> None:
+    def _lay(
+        self, stretch: Stretch, block: int, stored: Sequence[Buffer], plain: U8, *, checked: bool = False
+    ) -> None:
         if not stretch.covers(block):
             plain[:] = 0
         for row, piece in zip(stretch.rows(block), stored, strict=True):
             record = stretch.records[row]
             try:
-                if frame_digest(piece) != record["digest"].tobytes():
+                if not checked and frame_digest(piece) != record["digest"].tobytes():
                     raise DigestMismatchError(
                         f"the stored frame of block {int(record['block']):,} is damaged"
                     )
@@ -231,8 +304,8 @@ class PointReader:
         filled = np.concatenate([self._index.stretch(number * STRETCH_BLOCKS).filled for number in stretches])
         start = stretches[0] * STRETCH_BLOCKS
         filled = filled[first - start : stop - start]
-        edges = (np.flatnonzero(filled[1:] != filled[:-1]) + 1)[: _EXTENTS_MAX - 1].tolist()
-        if len(edges) == _EXTENTS_MAX - 1:
+        edges = (np.flatnonzero(filled[1:] != filled[:-1]) + 1)[: EXTENTS_MAX - 1].tolist()
+        if len(edges) == EXTENTS_MAX - 1:
             filled = filled[: edges[-1] + 1]
         borders = [offset]
         borders += [(first + edge) * self.block_bytes for edge in edges]

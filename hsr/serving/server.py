@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,20 +12,19 @@ from typing import Final
 
 import structlog
 
-from hsr.serving.budget import Budget, Shelf
+from hsr.serving.batches import BATCH_BYTES
 from hsr.serving.connection import Connection
 from hsr.serving.haggling import Export, haggle
+from hsr.serving.listener import Listener, port_socket, private_socket
 from hsr.serving.point import PointReader
-from hsr.serving.transmission import PIECE_BYTES, Ground, Transmission
+from hsr.serving.shelf import Shelf
+from hsr.serving.transmission import Ground, Transmission
 from policies.errors import ConfigurationError, RollforwardError
 from storage.pipeline import THREADS
 
 HANDSHAKE_S: Final = 30.0
-_CLIENTS_MAX: Final = 256
-_REPLIES_BYTES: Final = 256 << 20
+_CLIENTS_MAX: Final = 64
 _FINISH_S: Final = 10.0
-_ROUNDS: Final = 4
-"""Of the event loop, within which a client that was accepted last becomes a connection."""
 
 _log = structlog.get_logger("serve")
 
@@ -56,12 +53,11 @@ class NbdServer:
         self._tls = tls
         self._handshake_s = handshake_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="serve")
-        self._ground = Ground(
-            point, self._threads, Budget(_REPLIES_BYTES), Shelf(PIECE_BYTES), on_failure or self._tell_failure
-        )
+        self._ground = Ground(point, self._threads, Shelf(BATCH_BYTES), on_failure or self._tell_failure)
         self._connections: dict[Connection, Transmission | None] = {}
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._told: set[tuple[str | None, int | None]] = set()
+        self._is_crowded = False
 
     async def listen_on_socket(self, path: Path) -> None:
         """Listen on a new Unix socket, for this user alone.
@@ -69,10 +65,8 @@ class NbdServer:
         Raises:
             ConfigurationError: it cannot be made there.
         """
-        loop = asyncio.get_running_loop()
         with _refusing(str(path)):
-            sock = private_socket(path)
-            self._listener = await loop.create_unix_server(self._welcome, sock=sock)
+            self._listener = Listener(private_socket(path), self._welcome)
 
     async def listen_on_port(self, host: str, port: int) -> tuple[str, int]:
         """Listen on a TCP port; return where, since port 0 means any.
@@ -80,11 +74,9 @@ class NbdServer:
         Raises:
             ConfigurationError: it cannot be had.
         """
-        loop = asyncio.get_running_loop()
         with _refusing(f"{host}:{port}"):
-            self._listener = await loop.create_server(self._welcome, host, port)
-        name = self._listener.sockets[0].getsockname()
-        return name[0], name[1]
+            self._listener = Listener(port_socket(host, port), self._welcome)
+        return self._listener.address
 
     async def _finish_all(self) -> None:
         left = list(self._connections)
@@ -106,8 +98,9 @@ class NbdServer:
     async def _talk(self, connection: Connection) -> None:
         try:
             if len(self._connections) > _CLIENTS_MAX:
-                _log.warning("client_refused", text=f"there are {_CLIENTS_MAX} clients already")
+                self._tell_crowd()
                 return
+            self._is_crowded = False
             async with asyncio.timeout(self._handshake_s):
                 terms = await haggle(connection, self._export, self._tls)
             if terms is not None:
@@ -120,6 +113,11 @@ class NbdServer:
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
 
+    def _tell_crowd(self) -> None:
+        if not self._is_crowded:
+            self._is_crowded = True
+            _log.warning("client_refused", text=f"there are {_CLIENTS_MAX} clients already")
+
     def _tell_failure(self, error: RollforwardError) -> None:
         place = (error.path, error.offset)
         if place not in self._told and len(self._told) < 10_000:
@@ -129,13 +127,7 @@ class NbdServer:
     async def close(self) -> None:
         """Take no more clients and requests, answer those taken, hang up."""
         if self._listener is not None:
-            for (
-                listening
-            ) in self._listener.sockets:  # those accepted already would break on a closed listener
-                asyncio.get_running_loop().remove_reader(listening.fileno())
-            for _ in range(_ROUNDS):
-                await asyncio.sleep(0)
-            self._listener.close()
+            await self._listener.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FINISH_S):
                 await self._finish_all()
@@ -145,40 +137,6 @@ class NbdServer:
         for connection in left:
             await connection.closed.wait()
         self._threads.shutdown(cancel_futures=True)
-
-
-def private_socket(path: Path) -> socket.socket:
-    """Make a Unix socket that only this user may use, from its first moment on.
-
-    Args:
-        path: where; a socket that nobody listens on any more is replaced.
-
-    Raises:
-        OSError: it cannot be made there.
-    """
-    made = socket.socket(socket.AF_UNIX)
-    try:
-        if path.is_socket() and _is_abandoned(path):
-            path.unlink()
-        before = os.umask(0o177)
-        try:
-            made.bind(str(path))
-            made.listen()  # at once: a socket that nobody listens on counts as abandoned
-        finally:
-            os.umask(before)
-    except OSError:
-        made.close()
-        raise
-    return made
-
-
-def _is_abandoned(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return True
-        return False
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The second half of a conversation over NBD: requests and replies.
 
-Small reads that need no medium are answered where they arrive; all else goes through threads, many at once, and
-replies leave in the order in which they are ready.
+Small reads that need no medium are answered where they arrive; all else goes through threads, in batches. Replies leave
+as they are ready. What is under way for one client is bounded for each, so that none can take what others need.
 
 Source: the NBD protocol, sections "Transmission phase" and "Request types".
 """
@@ -9,27 +9,37 @@ Source: the NBD protocol, sections "Transmission phase" and "Request types".
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar, TypeVarTuple
 
-from hsr.serving.budget import Budget, Shelf
+from hsr.serving.batches import BATCH_BYTES, Part, Read, decode_batch, take_batch
 from hsr.serving.connection import Connection
 from hsr.serving.haggling import Terms
-from hsr.serving.point import PointReader
+from hsr.serving.point import EXTENTS_MAX, PointReader
+from hsr.serving.replies import Piece, Replies, Request
+from hsr.serving.shelf import Shelf
 from policies.errors import RollforwardError
 from storage import nbd_wire as wire
-from storage.nbd_wire import ChunkType, Command, CommandFlag, NbdError
+from storage.nbd_wire import Command, CommandFlag, NbdError
 
 _AT_ONCE_BYTES: Final = 64 << 10
-PIECE_BYTES: Final = 512 << 10
+_JOBS: Final = 4
+"""Batches of one client that are under way."""
+
 _UNANSWERED_MAX: Final = 256
-_CLIENT_BYTES: Final = wire.READ_BYTES_MAX
+_CLIENT_BYTES: Final = 4 << 20
+"""Memory for replies to one client, from the moment they are decoded until they have left."""
+
+_STATUS_BYTES: Final = EXTENTS_MAX * wire.STATUS.size
 _TURN_S: Final = 0.004
 """How long one client is answered before another has its turn."""
 
+_TURN_BYTES: Final = 1 << 20
 _AHEAD_BYTES: Final = 4 << 20
 _IN_ORDER_BYTES: Final = 256 << 10
 """A client that has read so much in order will read on, presumably."""
@@ -51,25 +61,14 @@ class Ground:
     Attributes:
         point: the volume.
         threads: where blocks are decoded.
-        budget: memory for replies of all clients.
-        shelf: buffers for pieces of replies.
+        shelf: buffers for batches, BATCH_BYTES each.
         failed: told of errors of images.
     """
 
     point: PointReader
     threads: Executor
-    budget: Budget
     shelf: Shelf
     failed: Failed
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    flags: int
-    command: int
-    cookie: int
-    offset: int
-    size: int
 
 
 class Transmission:
@@ -83,14 +82,19 @@ class Transmission:
 
     def __init__(self, connection: Connection, terms: Terms, ground: Ground) -> None:
         self._connection = connection
-        self._structured = terms.structured
+        self._replies = Replies(structured=terms.structured)
         self._allocation = terms.allocation
         self._ground = ground
         self._point = ground.point
-        self._budget = Budget(_CLIENT_BYTES)
+        self._loop = asyncio.get_running_loop()
+        self._reads: deque[Read] = deque()
+        self._others: deque[Request] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held_bytes = 0
+        self._moved = asyncio.Event()
         self._payload_bytes = 0
         self._has_turn = True
+        self._is_streaming = False
         self._is_over = asyncio.Event()
         self._next_offset = self._in_order_bytes = self._warm_until = 0
 
@@ -100,20 +104,31 @@ class Transmission:
         waits = [asyncio.ensure_future(event.wait()) for event in (self._is_over, self._connection.closed)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            await self.settle()
+            await self._settle()
         finally:
             self._is_over.set()
+            self._reads.clear()
+            self._others.clear()
             for task in (*waits, *self._tasks):
                 task.cancel()
 
-    async def settle(self) -> None:
+    async def _settle(self) -> None:
         """Wait until everything asked for is answered."""
-        while self._tasks and not self._connection.is_lost:
-            await asyncio.wait(self._tasks)
+        while self._unanswered and not self._connection.is_lost:
+            await self._move()
+
+    async def _move(self) -> None:
+        """Wait until something was answered, or has left."""
+        self._moved.clear()
+        await self._moved.wait()
 
     def finish(self) -> None:
         """Take no more requests; `run` returns when those taken are answered."""
         self._is_over.set()
+
+    @property
+    def _unanswered(self) -> int:
+        return len(self._reads) + len(self._others) + len(self._tasks)
 
     # --- taking requests
 
@@ -123,24 +138,31 @@ class Transmission:
             return
         connection = self._connection
         replies: list[bytes] = []
+        replies_bytes = 0
         turn_ends = time.perf_counter() + _TURN_S
         while self._may_take():
             self._skip_payload()
             if self._payload_bytes or connection.available_bytes < wire.REQUEST.size:
                 break
-            if time.perf_counter() > turn_ends:
+            if replies_bytes > _TURN_BYTES or time.perf_counter() > turn_ends:
                 self._has_turn = False
-                asyncio.get_running_loop().call_soon(self._next_turn)
+                self._loop.call_soon(self._next_turn)
                 break
             reply = self._take()
             if reply is not None:
                 replies.append(reply)
+                replies_bytes += len(reply)
         if replies:
             connection.write(b"".join(replies) if len(replies) > 1 else replies[0])
+        if self._reads or self._others:
+            self._start_jobs()
 
     def _may_take(self) -> bool:
         return (
-            not self._is_over.is_set() and len(self._tasks) < _UNANSWERED_MAX and self._connection.is_writable
+            not self._is_over.is_set()
+            and not self._is_streaming
+            and self._unanswered < _UNANSWERED_MAX
+            and self._connection.is_writable
         )
 
     def _next_turn(self) -> None:
@@ -165,7 +187,7 @@ class Transmission:
             reply = self._read_at_once(cookie, offset, size)
             if reply is not None:
                 return reply
-        return self._take_slowly(_Request(flags, command, cookie, offset, size))
+        return self._take_slowly(Request(flags, command, cookie, offset, size))
 
     def _read_at_once(self, cookie: int, offset: int, size: int) -> bytes | None:
         if offset + size > self._point.size_bytes:
@@ -174,16 +196,11 @@ class Transmission:
             plain = self._point.read_at_once(offset, size)
         except RollforwardError as error:
             self._ground.failed(error)
-            return self._refusal(cookie, NbdError.EIO, str(error))
+            return self._replies.refusal(cookie, NbdError.EIO, str(error))
         self._read_ahead(offset, size)
-        if plain is None:
-            return None
-        if self._structured:
-            kind = (wire.CHUNK_MAGIC, wire.CHUNK_DONE, ChunkType.DATA)
-            return wire.CHUNK_DATA.pack(*kind, cookie, size + 8, offset) + plain
-        return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, NbdError.NONE, cookie) + plain
+        return None if plain is None else self._replies.head(cookie, offset, size) + plain
 
-    def _take_slowly(self, request: _Request) -> bytes | None:
+    def _take_slowly(self, request: Request) -> bytes | None:
         cookie, command = request.cookie, request.command
         if command == Command.DISCONNECT:
             self._is_over.set()
@@ -194,175 +211,199 @@ class Transmission:
                 self._is_over.set()
                 return None
         if command in _CHANGES:
-            return self._refusal(cookie, NbdError.EPERM, "this is a backup: it is read-only")
+            return self._replies.refusal(cookie, NbdError.EPERM, "this is a backup: it is read-only")
         if command == Command.FLUSH and not request.flags:
-            return self._success(cookie)
+            return self._replies.success(cookie)
         fault = self._fault(request)
         if fault is not None:
-            return self._refusal(cookie, NbdError.EINVAL, fault)
-        work = {Command.READ: self._read, Command.CACHE: self._cache, Command.BLOCK_STATUS: self._status}
-        task = asyncio.get_running_loop().create_task(self._answer(request, work[Command(command)]))
-        self._tasks.add(task)
-        task.add_done_callback(self._answered)
+            return self._replies.refusal(cookie, *fault)
+        if command == Command.READ and self._replies.structured and not request.flags:
+            self._reads.append(Read(request, request.offset))
+        else:
+            self._others.append(request)
         return None
 
-    def _fault(self, request: _Request) -> str | None:
+    def _fault(self, request: Request) -> tuple[NbdError, str] | None:
         """Say what is wrong with a request, if anything is."""
         command, flags = request.command, request.flags
         if command not in (Command.READ, Command.CACHE, Command.BLOCK_STATUS):
-            return "unknown command"
+            return NbdError.EINVAL, "unknown command"
         allowed = int(_ALLOWED_FLAGS.get(Command(command), 0))
-        if flags & ~allowed or (flags & CommandFlag.DF and not self._structured):
-            return "unknown flags"
+        is_unsplit = command == Command.READ and bool(flags & CommandFlag.DF)
+        if flags & ~allowed or (is_unsplit and not self._replies.structured):
+            return NbdError.EINVAL, "unknown flags"
         if command == Command.BLOCK_STATUS and not self._allocation:
-            return "no metadata context was chosen"
+            return NbdError.EINVAL, "no metadata context was chosen"
         if request.size == 0 or request.offset + request.size > self._point.size_bytes:
-            return "outside the volume"
+            return NbdError.EINVAL, "outside the volume"
         if command == Command.READ and request.size > wire.READ_BYTES_MAX:
-            return "more than 32 MiB at once"
+            return NbdError.EINVAL, "more than 32 MiB at once"
+        if is_unsplit and request.size > _CLIENT_BYTES:
+            return NbdError.EOVERFLOW, "more than 4 MiB in one chunk"
         return None
-
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a request failed unexpectedly", "exception": task.exception()}
-            )
-            self._connection.abort()
-        self._consume()
 
     # --- answering in threads
 
-    async def _answer(self, request: _Request, work: Callable[[_Request], Awaitable[None]]) -> None:
+    def _start_jobs(self) -> None:
+        """Begin what waits, as far as memory for its replies is left."""
+        while self._reads or self._others:
+            if len(self._tasks) >= _JOBS or self._is_streaming or self._connection.is_lost:
+                return
+            if self._others:
+                request = self._others[0]
+                size = self._needed_bytes(request)
+                if not self._hold(size):
+                    return
+                self._others.popleft()
+                self._start(self._answer(request, size))
+            else:
+                if not self._hold(BATCH_BYTES):
+                    return
+                self._start(self._answer_batch(take_batch(self._reads)))
+
+    def _needed_bytes(self, request: Request) -> int:
+        if request.command == Command.READ:
+            return request.size if request.size <= _CLIENT_BYTES else 0
+        return _STATUS_BYTES if request.command == Command.BLOCK_STATUS else 0
+
+    def _hold(self, size: int) -> bool:
+        """Take memory from this client's share, if so much is left."""
+        if self._held_bytes + size > _CLIENT_BYTES:
+            return False
+        self._held_bytes += size
+        return True
+
+    def _let_go(self, size: int) -> None:
+        self._held_bytes -= size
+        self._moved.set()
+        self._loop.call_soon(self._start_jobs)
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._moved.set()
+        if not task.cancelled() and task.exception() is not None:
+            self._loop.call_exception_handler(
+                {"message": "a request failed unexpectedly", "exception": task.exception()}
+            )
+            self._connection.abort()
+        self._start_jobs()
+        self._consume()
+
+    async def _answer_batch(self, parts: Sequence[Part]) -> None:
+        size = sum(part.size for part in parts)
+        buffer = self._ground.shelf.take()
+        room = memoryview(buffer)[:size]
+        answers = await self._in_thread(decode_batch, self._point, self._replies, parts, room)
+        pieces: list[Piece] = []
+        for part, answer in zip(parts, answers, strict=True):
+            pieces += self._part_reply(part, answer)
+
+        def left() -> None:
+            self._ground.shelf.give(buffer)
+            self._let_go(BATCH_BYTES)
+
+        self._connection.write(*pieces, sent=left)
+        self._read_ahead(parts[0].offset, size)
+
+    def _part_reply(self, part: Part, answer: list[Piece] | RollforwardError) -> list[Piece]:
+        read = part.read
+        read.open_parts -= 1
+        pieces: list[Piece] = []
+        if isinstance(answer, RollforwardError):
+            self._ground.failed(answer)
+            read.failure = read.failure or answer
+        else:
+            pieces = answer
+        if read.is_answered and read.failure is not None:
+            pieces = [*pieces, self._replies.refusal(read.request.cookie, NbdError.EIO, str(read.failure))]
+        elif read.is_answered and read.is_long:
+            pieces = [*pieces, self._replies.success(read.request.cookie)]
+        return pieces
+
+    async def _answer(self, request: Request, held_bytes: int) -> None:
+        work = {
+            Command.READ: self._read_whole,
+            Command.CACHE: self._cache,
+            Command.BLOCK_STATUS: self._status,
+        }
         try:
-            await work(request)
+            pieces = await work[Command(request.command)](request)
         except RollforwardError as error:
             self._ground.failed(error)
-            self._connection.write(self._refusal(request.cookie, NbdError.EIO, str(error)))
+            pieces = [self._replies.refusal(request.cookie, NbdError.EIO, str(error))]
+        self._connection.write(*pieces, sent=functools.partial(self._let_go, held_bytes))
 
-    async def _read(self, request: _Request) -> None:
-        size = request.size
-        async with self._budget.lend(size), self._ground.budget.lend(size):
-            if not self._structured or request.flags & CommandFlag.DF:
-                await self._read_whole(request)
-            elif size <= PIECE_BYTES:
-                await self._send_piece(request.cookie, request.offset, size, wire.CHUNK_DONE)
-            else:
-                await _all_of([self._send_piece(request.cookie, *piece, 0) for piece in _pieces(request)])
-                self._connection.write(self._success(request.cookie))
-            await self._connection.writable()
-        self._read_ahead(request.offset, size)
-
-    async def _read_whole(self, request: _Request) -> None:
+    async def _read_whole(self, request: Request) -> list[Piece]:
+        """Read what must be sent in one piece."""
+        if request.size > _CLIENT_BYTES:
+            return await self._stream(request)
         plain = bytearray(request.size)
-        view = memoryview(plain)
+        await self._in_thread(self._point.read_into, request.offset, memoryview(plain))
+        self._read_ahead(request.offset, request.size)
+        return [self._replies.head(request.cookie, request.offset, request.size), plain]
 
-        async def read(offset: int, size: int) -> None:
-            start = offset - request.offset
-            await self._in_thread(self._point.read_into, offset, view[start : start + size])
+    async def _stream(self, request: Request) -> list[Piece]:
+        """Send a long simple reply bit by bit, alone; all of it is read once before, while an error can be told."""
+        self._is_streaming = True
+        try:
+            buffer = memoryview(self._ground.shelf.take())
+            for offset, size in _pieces(request):
+                await self._in_thread(self._point.read_into, offset, buffer[:size])
+            while len(self._tasks) > 1:
+                await self._move()
+            self._connection.write(self._replies.head(request.cookie, request.offset, request.size))
+            for offset, size in _pieces(request):
+                plain = bytearray(size)
+                try:
+                    await self._in_thread(self._point.read_into, offset, memoryview(plain))
+                except RollforwardError:
+                    self._connection.abort()  # its bytes cannot be had any more, and nothing else may come
+                    raise
+                self._connection.write(plain)
+                await self._connection.writable()
+        finally:
+            self._is_streaming = False
+        return []
 
-        await _all_of([read(*piece) for piece in _pieces(request)])
-        if self._structured:
-            kind = (wire.CHUNK_MAGIC, wire.CHUNK_DONE, ChunkType.DATA)
-            head = wire.CHUNK_DATA.pack(*kind, request.cookie, request.size + 8, request.offset)
-        else:
-            head = wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, NbdError.NONE, request.cookie)
-        self._connection.write(head, plain)
+    async def _cache(self, request: Request) -> list[Piece]:
+        await self._in_thread(self._point.warm, request.offset, min(request.size, _AHEAD_BYTES))
+        return [self._replies.success(request.cookie)]
 
-    async def _send_piece(self, cookie: int, offset: int, size: int, last: int) -> None:
-        buffer = self._ground.shelf.take()
-        chunks = await self._in_thread(self._chunks, cookie, offset, last, memoryview(buffer)[:size])
-        await self._connection.writable()
-        self._connection.write(*chunks)
-        if self._connection.is_sent:
-            self._ground.shelf.give(buffer)
-
-    def _chunks(self, cookie: int, offset: int, last: int, room: memoryview) -> list[bytes | memoryview]:
-        """Read, in a thread, what chunks of data and holes are made of."""
-        chunks: list[bytes | memoryview] = []
-        start, end = offset, offset + len(room)
-        while offset < end:
-            extents = self._point.extents(offset, end - offset)
-            for length, is_filled in extents:
-                flags = last if offset + length == end else 0
-                if is_filled:
-                    plain = room[offset - start : offset - start + length]
-                    self._point.read_into(offset, plain)
-                    kind = (wire.CHUNK_MAGIC, flags, ChunkType.DATA)
-                    chunks += [wire.CHUNK_DATA.pack(*kind, cookie, length + 8, offset), plain]
-                else:
-                    kind = (wire.CHUNK_MAGIC, flags, ChunkType.HOLE)
-                    chunks.append(wire.CHUNK_HOLE.pack(*kind, cookie, 12, offset, length))
-                offset += length
-        return chunks
-
-    async def _cache(self, request: _Request) -> None:
-        size = min(request.size, _AHEAD_BYTES)
-        await self._in_thread(self._point.warm, request.offset, size)
-        self._connection.write(self._success(request.cookie))
-
-    async def _status(self, request: _Request) -> None:
+    async def _status(self, request: Request) -> list[Piece]:
         extents = await self._in_thread(self._point.extents, request.offset, request.size)
         if request.flags & CommandFlag.REQ_ONE:
             extents = extents[:1]
-        content = wire.U32.pack(wire.ALLOCATION_ID) + b"".join(
-            wire.STATUS.pack(length, 0 if is_filled else wire.HOLE_ZERO) for length, is_filled in extents
-        )
-        kind = (wire.CHUNK_MAGIC, wire.CHUNK_DONE, ChunkType.BLOCK_STATUS)
-        self._connection.write(wire.CHUNK.pack(*kind, request.cookie, len(content)) + content)
+        return [self._replies.status(request.cookie, extents)]
 
     def _read_ahead(self, offset: int, size: int) -> None:
         """Have blocks decoded that a client who reads in order, waiting for each answer, will ask for next."""
         self._in_order_bytes = self._in_order_bytes + size if offset == self._next_offset else 0
         self._next_offset = offset + size
-        if self._in_order_bytes < _IN_ORDER_BYTES or len(self._tasks) > 1:
+        if self._in_order_bytes < _IN_ORDER_BYTES or self._unanswered > 1:
             return
         if not self._next_offset <= self._warm_until <= self._next_offset + _AHEAD_BYTES:
             self._warm_until = self._next_offset
         target = min(self._next_offset + _AHEAD_BYTES, self._point.size_bytes)
-        while self._warm_until + PIECE_BYTES <= target:
+        while self._warm_until + BATCH_BYTES <= target:
             self._ground.threads.submit(self._warm, self._warm_until)
-            self._warm_until += PIECE_BYTES
+            self._warm_until += BATCH_BYTES
 
     def _warm(self, offset: int) -> None:
         try:
-            self._point.warm(offset, PIECE_BYTES)
+            self._point.warm(offset, BATCH_BYTES)
         except RollforwardError:
             return  # whoever asks for these blocks is told then
 
     async def _in_thread(self, work: Callable[[*Given], Result], *arguments: *Given) -> Result:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._ground.threads, work, *arguments)
-
-    # --- replies
-
-    def _success(self, cookie: int) -> bytes:
-        if self._structured:
-            return wire.CHUNK.pack(wire.CHUNK_MAGIC, wire.CHUNK_DONE, ChunkType.NONE, cookie, 0)
-        return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, NbdError.NONE, cookie)
-
-    def _refusal(self, cookie: int, error: NbdError, words: str) -> bytes:
-        if not self._structured:
-            return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, error, cookie)
-        text = words.encode(errors="replace")[:1024]
-        kind = (wire.CHUNK_MAGIC, wire.CHUNK_DONE, ChunkType.ERROR)
-        return wire.CHUNK_ERROR.pack(*kind, cookie, 6 + len(text), error, len(text)) + text
+        return await self._loop.run_in_executor(self._ground.threads, work, *arguments)
 
 
-def _pieces(request: _Request) -> list[tuple[int, int]]:
-    """Cut a read into (offset, size), which end at multiples of a piece."""
-    at, end = request.offset, request.offset + request.size
-    pieces = []
-    while at < end:
-        stop = min((at // PIECE_BYTES + 1) * PIECE_BYTES, end)
-        pieces.append((at, stop - at))
-        at = stop
-    return pieces
-
-
-async def _all_of(pieces: Sequence[Awaitable[None]]) -> None:
-    """Wait for all pieces, then raise the first error."""
-    results = await asyncio.gather(*pieces, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+def _pieces(request: Request) -> list[tuple[int, int]]:
+    """Cut a read into (offset, size), BATCH_BYTES each."""
+    end = request.offset + request.size
+    return [(at, min(BATCH_BYTES, end - at)) for at in range(request.offset, end, BATCH_BYTES)]

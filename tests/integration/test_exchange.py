@@ -8,7 +8,6 @@ import random
 import signal
 import struct
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from hsr.exchange.formats import DiskFormat, recognise
 from policies.errors import ConfigurationError, SourceError
 from storage.chain import load_chain
+from storage.scratch import runtime_folder
 from tests.command import PROGRAM, Ran, in_this_process
 from tests.commands import is_clean_ext4, run
 from tests.failing_medium import needs_fuse
@@ -77,7 +77,7 @@ def restored(folder: Path, target: Path) -> bytes:
 
 
 def leftovers() -> list[str]:
-    return [entry.name for entry in Path(tempfile.gettempdir()).glob("rollforward-[ie][mx]port-*")]
+    return [entry.name for entry in runtime_folder().glob("rollforward.[ie][mx]port.*")]
 
 
 @needs_fuse

@@ -16,8 +16,9 @@ import pytest
 
 from hsr.serving import connection
 from hsr.serving.cache import BlockCache
+from hsr.serving.listener import private_socket
 from hsr.serving.point import PointReader
-from hsr.serving.server import private_socket, tls_context
+from hsr.serving.server import tls_context
 from policies.errors import ChainError, ConfigurationError
 from tests.nbd_client import CACHE, FLUSH, LIST, READ, SET_CONTEXT, STATUS, STRUCTURED, TRIM, WRITE, NbdClient
 from tests.serving import make_certificates, server_in_thread

@@ -90,7 +90,6 @@ class BlockReader:
         self._overlay = overlay
         self._decryption = decryption_of(overlay, key)
         self._blocks_at_once = max(_STRIPE_BYTES // overlay.block_bytes, 1)
-        self._plain = BufferPool(_AHEAD, self._blocks_at_once * overlay.block_bytes)
         self._stored = BufferPool(_AHEAD, _LOAD_BYTES + overlay.frame_bytes_max)
 
     def map_stripes(self, work: Callable[[Stripe], Result]) -> Generator[Result, None, None]:
@@ -120,6 +119,7 @@ class BlockReader:
             FormatError: an image is damaged.
             StorageError: one cannot be read.
         """
+        buffers = BufferPool(_AHEAD, self._blocks_at_once * self._overlay.block_bytes)
         waiting: deque[_Decoding] = deque()
         with (
             StoredStreams(self._overlay, _LOAD_BYTES, ahead=_AHEAD) as streams,
@@ -128,24 +128,18 @@ class BlockReader:
             try:
                 for window in self._windows():
                     if len(waiting) == _AHEAD - 1:
-                        yield from self._first_of(waiting)
-                    waiting.append(self._begin(window, streams, pool))
+                        yield from _first_of(waiting, buffers)
+                    waiting.append(self._begin(window, buffers.take(), streams, pool))
                 while waiting:
-                    yield from self._first_of(waiting)
+                    yield from _first_of(waiting, buffers)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
             streams.finish()
 
-    def _first_of(self, waiting: deque[_Decoding]) -> Generator[Stripe, None, None]:
-        first = waiting.popleft()
-        for job in first.jobs:
-            job.result()
-        yield first.stripe
-        self._plain.give(first.buffer)
-
-    def _begin(self, window: Window, streams: StoredStreams, pool: ThreadPoolExecutor) -> _Decoding:
+    def _begin(
+        self, window: Window, buffer: U8, streams: StoredStreams, pool: ThreadPoolExecutor
+    ) -> _Decoding:
         """Have a stripe decoded, batch by batch: no two frames of it are needed for the same granule."""
-        buffer = self._plain.take()
         blocks, plain = self._rows_of(window, buffer)
         rows = self._cleared_rows(window, blocks, plain)
 
@@ -297,6 +291,14 @@ class BlockReader:
         self._overlay.check_frame(batch, at, stored.piece(at))
         path = self._overlay.layers[int(batch.layer[at])].path
         return type(error)(error.message, path=str(path), offset=int(batch.records["offset"][at]))
+
+
+def _first_of(waiting: deque[_Decoding], buffers: BufferPool) -> Generator[Stripe, None, None]:
+    first = waiting.popleft()
+    for job in first.jobs:
+        job.result()
+    yield first.stripe
+    buffers.give(first.buffer)
 
 
 def _stored_bytes(window: Window) -> int:

@@ -347,8 +347,11 @@ def test_a_damaged_frame_is_named_with_its_file_and_place(tiny):
     path.write_bytes(image[:at] + bytes([image[at] ^ 1]) + image[at + 1 :])
     with Overlay([tiny.image(0), tiny.image(1), path]) as laid:
         reader = BlockReader(laid)
+        with pytest.raises(DigestMismatchError, match="stored data") as caught:
+            list(reader.stripes())
+        assert caught.value.path == str(path)
         with pytest.raises(DigestMismatchError, match=f"block {record['block']}") as caught:
-            list(reader.map_stripes(lambda stripe: None))
+            reader.read(np.array([record["block"]], np.int64))
         assert (caught.value.path, caught.value.offset) == (str(path), record["offset"])
         good = next(block for block in range(40) if block != record["block"])
         reader.read(np.array([good], np.int64))  # no buffer is lost: all threads still have one

@@ -8,7 +8,7 @@ back and found good after it was published.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from policies.calendar import Period
@@ -74,11 +74,13 @@ class Consolidations:
         ready: what can be carried out now, lower tiers first, oldest first.
         waits: what cannot, and why.
         unproven: names of images that must be verified first.
+        sources: what each image is to be rolled up into, by name: such images must stay until it is done.
     """
 
     ready: tuple[PlannedConsolidation, ...] = ()
     waits: tuple[Wait, ...] = ()
     unproven: frozenset[str] = frozenset()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +118,25 @@ def plan_consolidations(due: Sequence[DueRollup], timeline: Timeline, around: Su
     ready: list[PlannedConsolidation] = []
     waits: list[Wait] = []
     unproven: set[str] = set()
+    given: set[str] = set()
+    sources: dict[str, str] = {}
     coming: dict[PointId, list[DueRollup]] = {}
     for rollup in due:
         found = _try(rollup, timeline, around, _coming_below(rollup, coming, timeline))
+        if not isinstance(found, Wait) and found.name in given:
+            found = Wait(found.name, "its name is taken: another line has a result of this name")
         if isinstance(found, Wait):
             waits.append(found)
             continue
+        given.add(found.name)
+        sources.update(dict.fromkeys(found.sources, found.name))
         coming.setdefault(rollup.upto.id, []).append(rollup)
         if isinstance(found, PlannedConsolidation):
             ready.append(found)
         else:
             unproven.update(found.unproven)
             waits.append(Wait(found.name, found.reason))
-    return Consolidations(tuple(ready), tuple(waits), frozenset(unproven))
+    return Consolidations(tuple(ready), tuple(waits), frozenset(unproven), sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,7 @@ class _Coming:
 
     name: str
     reason: str
+    sources: tuple[str, ...] = ()
     unproven: frozenset[str] = frozenset()
 
 
@@ -158,16 +167,17 @@ def _try(
         return Wait(name, f"its name is taken: {around.taken[name]}")
     if name in around.blocked:
         return Wait(name, around.blocked[name])
-    unproven = [source.name for source in plan.sources if source.name not in around.proven]
+    sources = tuple(source.name for source in plan.sources)
+    unproven = [source for source in sources if source not in around.proven]
     if unproven:
-        return _Coming(name, f"verification of {_listed(unproven)}", frozenset(unproven))
+        return _Coming(name, f"verification of {_listed(unproven)}", sources, frozenset(unproven))
     return PlannedConsolidation(
         name=name,
         tier=rollup.tier,
         period=rollup.period,
         after=rollup.after,
         upto=rollup.upto,
-        sources=tuple(source.name for source in plan.sources),
+        sources=sources,
         covers=plan.covers,
         reason=rollup.reason,
     )

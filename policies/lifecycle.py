@@ -7,7 +7,7 @@ and asking again leads to a plan that has nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -139,7 +139,7 @@ def plan_chain(
         facts.holdings, policy.verification, moment, now, consolidations.unproven
     )
     reached = within_reach(facts.holdings, proven=True)
-    retention = _retention(facts, policy, moment, reached, frozen, now)
+    retention = _retention(facts, policy, moment, reached, frozen, consolidations.sources, now)
     retirements = retirements_of(retention.fates, policy.retention)
     next_due_at = _next_due_at(facts, policy, moment, rollups, consolidations, retention, now)
     is_idle = not (verifications or consolidations.ready or retirements)
@@ -195,10 +195,12 @@ def _retention(
     control: Control,
     reached: frozenset[PointId],
     frozen: Sequence[Freeze],
+    sources: Mapping[str, str],
     now: datetime,
 ) -> _Retention:
     needs = Needs(facts.holds, tuple(claim for claim in facts.claims if claim.is_alive(now)))
-    fates = fates_by_age(facts.holdings, policy.retention, needs.of_names(), now)
+    needed = {source: f"the making of {result}" for source, result in sources.items()} | needs.of_names()
+    fates = fates_by_age(facts.holdings, policy.retention, needed, now)
     promised = promises_of(fates, needs, reached)
     failing, unproven = _failing_now(facts, needs, promised)
     lost = _lost(facts, fates, reached)

@@ -91,7 +91,7 @@ class PlannedRetirement:
     Attributes:
         name: its file name.
         tier: what it was rolled up as.
-        covered_by: file name of the image that holds all that it does.
+        covered_by: file name of an image that stays and holds all that it does.
         to_incrementals: whether it is moved into `Incrementals` in place of being deleted.
         reason: why it may go, in words for the administrator.
     """
@@ -115,7 +115,7 @@ class Needs:
     holds: tuple[Hold, ...] = ()
     claims: tuple[Claim, ...] = ()
 
-    def of_names(self) -> Mapping[str, str]:
+    def of_names(self) -> dict[str, str]:
         """Give who needs each file that is named."""
         named = {name: claim.holder for claim in self.claims for name in claim.names}
         return named | {hold.name: hold.needed_by for hold in self.holds if hold.name is not None}
@@ -241,24 +241,32 @@ def keep_all(fates: Iterable[Fate], ground: Ground, detail: str) -> tuple[Fate, 
     return tuple(fate if fate.stays else replace(fate, ground=ground, detail=detail) for fate in fates)
 
 
-def retirements_of(fates: Iterable[Fate], policy: RetentionPolicy) -> tuple[PlannedRetirement, ...]:
+def retirements_of(fates: Sequence[Fate], policy: RetentionPolicy) -> tuple[PlannedRetirement, ...]:
     """Give what is to be taken away.
 
     Args:
         fates: what becomes of the images in the end.
         policy: where what goes is put.
     """
+    known = {fate.holding.name: fate for fate in fates}
     return tuple(
         PlannedRetirement(
             name=fate.holding.name,
             tier=fate.holding.tier,
-            covered_by=fate.cover.name,
+            covered_by=_staying_cover(fate, known),
             to_incrementals=policy.move_to_incrementals,
             reason=fate.reason,
         )
         for fate in fates
-        if not fate.stays and fate.cover is not None
+        if not fate.stays
     )
+
+
+def _staying_cover(fate: Fate, known: Mapping[str, Fate]) -> str:
+    """Follow an image's cover to one that stays: each is of a higher tier, or holds more, than the one before."""
+    while not fate.stays and fate.cover is not None:
+        fate = known[fate.cover.name]
+    return fate.holding.name
 
 
 def within_reach(holdings: Iterable[Holding], *, proven: bool) -> frozenset[PointId]:

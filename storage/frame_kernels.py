@@ -117,6 +117,8 @@ def lay_frames(
             zero_granules(want_lo, want_hi, granule_bytes, block)
             continue
         first, size = starts[at], lengths[at]
+        if first < 0 or size < 0 or first + size > len(stored):  # an address knows no bounds of its own
+            return at
         coded = stored[first : first + size]
         plain_bytes = (popcount(lo) + popcount(hi)) * granule_bytes
         if flags == _RAW:

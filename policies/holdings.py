@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -94,6 +94,24 @@ class Holding:
     def is_proven(self) -> bool:
         """Whether something may rest on it: usable, and read back and found good after it was published."""
         return self.proven_at is not None
+
+    def found_good(self, now: datetime) -> Holding:
+        """Say what is known once the image was read back and found good.
+
+        Times that have not come yet were told by a clock that was wrong: the image has been there, and good, since now
+        at the latest.
+
+        Args:
+            now: the present moment.
+        """
+        return replace(
+            self,
+            span=self.span if self.span.verified else replace(self.span, verified=True),
+            first_seen_at=min(self.first_seen_at, now),
+            verified_at=now if self.verified_at is None else min(self.verified_at, now),
+            checked_at=now,
+            fault=None,
+        )
 
     @property
     def last_checked_at(self) -> datetime | None:

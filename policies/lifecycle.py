@@ -21,7 +21,7 @@ from policies.consolidating import (
     plan_consolidations,
 )
 from policies.control import Control, control_at
-from policies.folder_policy import ControlPolicy, FolderPolicy
+from policies.folder_policy import ControlPolicy, FolderPolicy, VerificationPolicy
 from policies.freezing import Freeze, FreezeKind
 from policies.outlook import Outlook, outlook_of
 from policies.points import PointId
@@ -135,9 +135,8 @@ def plan_chain(
     frozen = [freeze for freeze in facts.freezes if freeze.key not in facts.waived]
     rollups = _rollups(facts, timeline, policy, moment)
     consolidations = plan_consolidations(rollups.due, timeline, _surroundings(facts, frozen))
-    verifications = plan_verifications(
-        facts.holdings, policy.verification, moment, now, consolidations.unproven
-    )
+    verification = _while_frozen(policy.verification, frozen)
+    verifications = plan_verifications(facts.holdings, verification, moment, now, consolidations.unproven)
     reached = within_reach(facts.holdings, proven=True)
     retention = _retention(facts, policy, moment, reached, frozen, consolidations.sources, now)
     retirements = retirements_of(retention.fates, policy.retention)
@@ -170,6 +169,12 @@ def _rollups(facts: ChainFacts, timeline: Timeline, policy: FolderPolicy, contro
     ranks = {one.name: one.rank for one in facts.holdings}
     tiers = tiers_in_use(policy.consolidation)
     return plan_rollups(timeline, ranks, policy.consolidation, control.as_of, tiers)
+
+
+def _while_frozen(policy: VerificationPolicy, frozen: Iterable[Freeze]) -> VerificationPolicy:
+    """Have nothing verified again on the word of a clock that jumped."""
+    is_clock_wrong = any(freeze.kind is FreezeKind.CLOCK for freeze in frozen)
+    return replace(policy, reverify=False) if is_clock_wrong else policy
 
 
 def _surroundings(facts: ChainFacts, frozen: Iterable[Freeze]) -> Surroundings:

@@ -323,11 +323,11 @@ def _covers_by_end(holdings: Sequence[Holding]) -> Mapping[PointId, Sequence[Hol
 
 
 def _cover_of(holding: Holding, candidates: Iterable[Holding]) -> Holding | None:
-    """Choose the first image that holds all that another does: of a higher tier, or of the same with more points."""
+    """Choose the first image of a higher tier that holds all that another does; of two rolling ones, the fuller."""
     held = holding.span.held_ids
     for cover in candidates:
         is_above = cover.rank > holding.rank
-        is_fuller = cover.rank == holding.rank and len(cover.span.held_ids) > len(held)
+        is_fuller = holding.tier is cover.tier is Tier.ROLLING and len(cover.span.held_ids) > len(held)
         if (is_above or is_fuller) and cover.span.held_ids >= held:
             return cover
     return None

@@ -131,13 +131,8 @@ class Life:
             self.retire(retirement.name, now)
 
     def verify(self, name: str, now: datetime) -> None:
-        known = self.holdings[name]
-        self.holdings[name] = replace(
-            known,
-            span=replace(known.span, verified=True) if not known.span.verified else known.span,
-            verified_at=known.verified_at or now,
-            checked_at=now,
-        )
+        self.holdings[name] = found = self.holdings[name].found_good(now)
+        self.seen_at |= worth_remembering([found])
 
     def retire(self, name: str, now: datetime) -> None:
         del self.holdings[name]

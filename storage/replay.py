@@ -81,6 +81,9 @@ class BlockReader:
         overlay: the images, laid one over the other.
         key: the key of an encrypted chain; None of a plain one.
 
+    Attributes:
+        decryption: gives the coded granules of single frames.
+
     Raises:
         PasswordError: the chain is encrypted, and there is no key.
         FormatError: an image is not encrypted as its chain is, or says something else than was captured.
@@ -88,7 +91,7 @@ class BlockReader:
 
     def __init__(self, overlay: Overlay, key: ChainKey | None = None) -> None:
         self._overlay = overlay
-        self._decryption = decryption_of(overlay, key)
+        self.decryption = decryption_of(overlay, key)
         self._blocks_at_once = max(_STRIPE_BYTES // overlay.block_bytes, 1)
         self._stored = BufferPool(_AHEAD, _LOAD_BYTES + overlay.frame_bytes_max)
 
@@ -269,7 +272,7 @@ class BlockReader:
         coded: list[Buffer] = [b""] * len(batch)
         for at in np.flatnonzero(batch.seen).tolist():
             try:
-                coded[at] = self._decryption.packed(batch.records[at], stored.piece(at))
+                coded[at] = self.decryption.packed(batch.records[at], stored.piece(at))
             except FormatError as error:
                 raise self._placed(error, batch, at, stored) from None
         lengths = np.fromiter(map(len, coded), np.int64, len(coded))
@@ -281,7 +284,7 @@ class BlockReader:
         record = batch.records[at]
         need = batch.need_lo[at], batch.need_hi[at]
         try:
-            packed = self._decryption.packed(record, stored.piece(at))
+            packed = self.decryption.packed(record, stored.piece(at))
             lay_frame(record, need, packed, self._overlay.granule_bytes, block)
         except FormatError as error:
             raise self._placed(error, batch, at, stored) from None

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -98,3 +99,24 @@ class BlockCache:
             if self._slots:
                 return self._slots.popitem(last=False)[1]
             return None
+
+
+class AskedBefore:
+    """Remembers which blocks were asked for lately. Safe to share between threads."""
+
+    _KEPT: Final = 4096
+
+    def __init__(self) -> None:
+        self._blocks: OrderedDict[int, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def note(self, block: int) -> bool:
+        """Remember a block; tell whether it was remembered, which ends with that."""
+        with self._lock:
+            if block in self._blocks:
+                del self._blocks[block]
+                return True
+            self._blocks[block] = None
+            if len(self._blocks) > self._KEPT:
+                self._blocks.popitem(last=False)
+            return False

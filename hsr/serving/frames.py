@@ -54,6 +54,11 @@ class Stretch:
         at = block - self.first_block
         return range(self.starts[at], self.starts[at + 1])
 
+    def needed(self, row: int) -> int:
+        """Return the granules that are seen of a frame: bit g for granule g."""
+        low, high = self.need[row]
+        return int(low) | int(high) << 64
+
     def covers(self, block: int) -> bool:
         """Tell whether a block's frames together hold all of its granules."""
         return self.is_covered[block - self.first_block]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hsr.restore import check_path
-from hsr.serving.cache import BlockCache
+from hsr.serving.cache import AskedBefore, BlockCache
 from hsr.serving.frames import STRETCH_BLOCKS, FrameIndex, Stretch
 from policies.errors import DigestMismatchError, FormatError, RollforwardError
 from storage.codec import lay_frame, load_kernels
-from storage.decryption import decryption_of
 from storage.digests import Buffer, frame_digest
+from storage.frame_kernels import lay_frames
+from storage.native_zstd import decoding_library
 from storage.overlay import Overlay
 from storage.pipeline import THREADS, BufferPool
+from storage.replay import BlockReader
 from storage.stored_file import StoredFile
 
 if TYPE_CHECKING:
@@ -30,9 +32,10 @@ _CACHE_BYTES: Final = 64 << 20
 _AT_ONCE_BLOCKS: Final = 4
 """A read of up to so many blocks may be answered without a thread."""
 
-_LOAD_BYTES: Final = 2 << 20
-"""Stored bytes that are read and checked together, at least one frame."""
+_SINGLY_BLOCKS: Final = 2
+"""So many blocks are decoded sooner one by one than as a batch."""
 
+_WARM_BYTES: Final = 1 << 20
 _LOCKS: Final = 64
 EXTENTS_MAX: Final = 1 << 13
 """Extents that are told at once."""
@@ -67,7 +70,7 @@ class PointReader:
         self._overlay = Overlay(path)
         try:
             check_path(self._overlay)
-            self._decryption = decryption_of(self._overlay, key)
+            self._blocks = BlockReader(self._overlay, key)
             blocks_bytes = (
                 -(-self._overlay.end_bytes // self._overlay.block_bytes) * self._overlay.block_bytes
             )
@@ -80,10 +83,16 @@ class PointReader:
         self._granule_bytes = self._overlay.granule_bytes
         self._index = FrameIndex(self._overlay)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._asked = AskedBefore()
+        self._local = threading.local()
+        self._warming = BufferPool(THREADS, max(_WARM_BYTES, self.block_bytes))
+        self._load_kernels()
+
+    def _load_kernels(self) -> None:
+        """Have ready whatever is loaded on its first use: later, there may be no file descriptor for it."""
         load_kernels(self._granule_bytes)
-        with contextlib.suppress(RollforwardError):  # whoever asks for these blocks is told
-            self._index.stretch(0)
-        self._stored = BufferPool(THREADS + 1, _LOAD_BYTES + self._overlay.frame_bytes_max)
+        with contextlib.suppress(RollforwardError):  # whoever asks for this block is told
+            self._decode_batch(0, np.empty((1, self.block_bytes), np.uint8))
 
     def read_at_once(self, offset: int, size: int) -> bytes | None:
         """Read a few bytes, if no medium has to be waited for.
@@ -121,7 +130,7 @@ class PointReader:
         stretch = self._index.at_hand(block)
         if stretch is None:
             return None
-        rows = stretch.rows(block)
+        rows = self._worth(stretch, block, start, stop)
         if not rows:
             return bytes(stop - start)
         stored: list[Buffer] = []
@@ -132,11 +141,29 @@ class PointReader:
             if piece is None:
                 return None
             stored.append(piece)
-        with self._cache.filling(block) as plain:
-            if plain is None:
-                return None
-            self._lay(stretch, block, stored, plain)
+        if len(rows) < len(stretch.rows(block)):
+            plain = self._room("block")
+            plain[start:stop] = 0
+            self._lay(stretch, rows, stored, plain)
             return plain[start:stop].tobytes()
+        with self._cache.filling(block) as kept_plain:
+            if kept_plain is None:
+                return None
+            self._lay_block(stretch, block, stored, kept_plain)
+            return kept_plain[start:stop].tobytes()
+
+    def _worth(self, stretch: Stretch, block: int, start: int, stop: int) -> range:
+        """Choose which frames to decode for a part of a block: all of them, if the block is likely to be asked again.
+
+        A block of one frame is kept whenever it is decoded, one of several when it is asked for a second time.
+        """
+        rows = stretch.rows(block)
+        if len(rows) < 2 or self._asked.note(block):
+            return rows
+        first, end = start // self._granule_bytes, -(-stop // self._granule_bytes)
+        wanted = (1 << end) - (1 << first)
+        seen = [row for row in rows if stretch.needed(row) & wanted]
+        return range(seen[0], seen[-1] + 1) if seen else range(0)
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill a buffer with what the volume holds.
@@ -164,13 +191,11 @@ class PointReader:
     def _fill(self, first_block: int, out: memoryview) -> None:
         """Fill whole blocks: what is read at such length is not needed again soon, and not kept."""
         rows = np.frombuffer(out, np.uint8).reshape(-1, self.block_bytes)
-        missing = {
-            first_block + row: plain
-            for row, plain in enumerate(rows)
-            if not self._cache.copy_into(first_block + row, 0, plain.data)
-        }
-        if missing:
-            self._decode_all(missing)
+        missing = [
+            row for row in range(len(rows)) if not self._cache.copy_into(first_block + row, 0, rows[row].data)
+        ]
+        for first, stop in _runs(missing):
+            self._decode_run(first_block + first, rows[first:stop])
 
     def _fill_part(self, block: int, start: int, out: memoryview) -> None:
         if self._cache.copy_into(block, start, out):
@@ -189,68 +214,50 @@ class PointReader:
         """Decode blocks that will be asked for soon; raises as `read_into` does."""
         stop = -(-min(offset + size, self.size_bytes) // self.block_bytes)
         blocks = range(offset // self.block_bytes, stop)
-        for first in range(0, len(blocks), _LOCKS):
-            self._warm(blocks[first : first + _LOCKS])
+        step = min(self._warming.size_bytes // self.block_bytes, _LOCKS)
+        for first in range(0, len(blocks), step):
+            self._warm(blocks[first : first + step])
 
     def _warm(self, blocks: range) -> None:
-        with contextlib.ExitStack() as stack:
-            for number in sorted(
-                block % _LOCKS for block in blocks
-            ):  # in one order, so that nobody waits in a ring
-                stack.enter_context(self._locks[number])
-            missing = {
-                block: plain
-                for block in blocks
-                if block not in self._cache
-                and (plain := stack.enter_context(self._cache.filling(block))) is not None
-            }
-            if missing:
-                self._decode_all(missing)
-
-    def _decode_all(self, blocks: Mapping[int, U8]) -> None:
-        """Decode several blocks, given in ascending order: frames that lie side by side are read in one go."""
+        buffer = self._warming.take()
         try:
-            for part in self._loads(blocks):
-                self._decode_batch(part, blocks)
-        except RollforwardError:  # block by block, the error tells which of them it is
-            for block, plain in blocks.items():
-                self._decode(block, plain)
-
-    def _loads(self, blocks: Iterable[int]) -> Iterator[list[int]]:
-        """Cut blocks into lists of one stretch each, and of some _LOAD_BYTES stored bytes."""
-        part: list[int] = []
-        stored_bytes = 0
-        for block in blocks:
-            stretch = self._index.stretch(block)
-            rows = stretch.rows(block)
-            size = int(stretch.records["length"][rows.start : rows.stop].sum(dtype=np.int64))
-            is_next = part and part[0] // STRETCH_BLOCKS != block // STRETCH_BLOCKS
-            if part and (is_next or stored_bytes + size > _LOAD_BYTES):
-                yield part
-                part, stored_bytes = [], 0
-            part.append(block)
-            stored_bytes += size
-        if part:
-            yield part
-
-    def _decode_batch(self, blocks: Sequence[int], plain: Mapping[int, U8]) -> None:
-        stretch = self._index.stretch(blocks[0])
-        rows = np.array([row for block in blocks for row in stretch.rows(block)], np.int64)
-        if int(stretch.records["length"][rows].sum(dtype=np.int64)) > self._stored.size_bytes:
-            self._decode(
-                blocks[0], plain[blocks[0]]
-            )  # frames that hide each other in part: more than a block's worth
-            return
-        buffer = self._stored.take()
-        try:
-            pieces = self._overlay.load(stretch.window, rows, buffer.data)
-            at = 0
-            for block in blocks:
-                count = len(stretch.rows(block))
-                self._lay(stretch, block, pieces[at : at + count], plain[block], checked=True)
-                at += count
+            with contextlib.ExitStack() as stack:
+                for number in sorted(
+                    block % _LOCKS for block in blocks
+                ):  # in one order: nobody waits in a ring
+                    stack.enter_context(self._locks[number])
+                missing = [block for block in blocks if block not in self._cache]
+                for first, stop in _runs(missing):
+                    rows = buffer[: (stop - first) * self.block_bytes].reshape(-1, self.block_bytes)
+                    self._decode_run(first, rows)
+                    for block, plain in zip(range(first, stop), rows, strict=True):
+                        with self._cache.filling(block) as kept:
+                            if kept is not None:
+                                kept[:] = plain
         finally:
-            self._stored.give(buffer)
+            self._warming.give(buffer)
+
+    def _decode_run(self, first_block: int, plain: U8) -> None:
+        """Decode blocks that follow each other, a row each: many of them in one go, without the interpreter."""
+        if len(plain) > _SINGLY_BLOCKS:
+            try:
+                self._decode_batch(first_block, plain)
+            except RollforwardError:  # block by block, the error says where it is
+                pass
+            else:
+                return
+        for block, row in enumerate(plain, first_block):
+            self._decode(block, row)
+
+    def _decode_batch(self, first_block: int, plain: U8) -> None:
+        at = 0
+        while at < len(plain):
+            stretch = self._index.stretch(first_block + at)
+            stop = min(len(plain), stretch.first_block + STRETCH_BLOCKS - first_block)
+            rows = stretch.rows(first_block + at).start, stretch.rows(first_block + stop - 1).stop
+            blocks = np.arange(first_block + at, first_block + stop)
+            self._blocks.decode(stretch.window.part(*rows), blocks, plain[at:stop])
+            at = stop
 
     def _decode(self, block: int, plain: U8) -> None:
         stretch = self._index.stretch(block)
@@ -260,25 +267,62 @@ class PointReader:
             record = stretch.records[row]
             file: StoredFile = self._overlay.layers[stretch.layer[row]].file
             stored.append(file.read(int(record["offset"]), int(record["length"])))
-        self._lay(stretch, block, stored, plain)
+        self._lay_block(stretch, block, stored, plain)
 
-    def _lay(
-        self, stretch: Stretch, block: int, stored: Sequence[Buffer], plain: U8, *, checked: bool = False
-    ) -> None:
+    def _lay_block(self, stretch: Stretch, block: int, stored: Sequence[Buffer], plain: U8) -> None:
         if not stretch.covers(block):
             plain[:] = 0
-        for row, piece in zip(stretch.rows(block), stored, strict=True):
+        self._lay(stretch, stretch.rows(block), stored, plain)
+
+    def _lay(self, stretch: Stretch, rows: range, stored: Sequence[Buffer], plain: U8) -> None:
+        """Check frames of a block, and lay what is seen of them into their places."""
+        if self._lay_at_once(stretch, rows, stored, plain):
+            return
+        for row, piece in zip(rows, stored, strict=True):
             record = stretch.records[row]
             try:
-                if not checked and frame_digest(piece) != record["digest"].tobytes():
+                if frame_digest(piece) != record["digest"].tobytes():
                     raise DigestMismatchError(
                         f"the stored frame of block {int(record['block']):,} is damaged"
                     )
-                packed = self._decryption.packed(record, memoryview(piece))
+                packed = self._blocks.decryption.packed(record, memoryview(piece))
                 lay_frame(record, stretch.need[row], packed, self._granule_bytes, plain)
             except FormatError as error:
                 path, offset = self._overlay.layers[stretch.layer[row]].file.place(int(record["offset"]))
                 raise type(error)(error.message, path=str(path), offset=offset) from None
+
+    def _lay_at_once(self, stretch: Stretch, rows: range, stored: Sequence[Buffer], plain: U8) -> bool:
+        """Do the same without the interpreter; False where that is not possible, or a frame is damaged."""
+        library = decoding_library()
+        if library is None or self._overlay.encrypted or not stored:
+            return False
+        frames = slice(rows.start, rows.stop)
+        records = stretch.records[frames]
+        if records["digest"].tobytes() != b"".join(map(frame_digest, stored)):
+            return False
+        lengths = np.fromiter(map(len, stored), np.int64, len(stored))
+        bad = lay_frames(
+            records,
+            np.zeros(len(stored), np.int64),
+            stretch.window.need_lo[frames],
+            stretch.window.need_hi[frames],
+            np.frombuffer(bytearray().join(stored), np.uint8),
+            np.cumsum(lengths) - lengths,
+            lengths,
+            self._granule_bytes,
+            plain.reshape(1, -1),
+            self._room("scratch"),
+            library,
+        )
+        return bad < 0
+
+    def _room(self, name: str) -> U8:
+        """Return a buffer of this thread, one block long, contents undefined."""
+        room: U8 | None = getattr(self._local, name, None)
+        if room is None:
+            room = np.empty(self.block_bytes, np.uint8)
+            setattr(self._local, name, room)
+        return room
 
     def extents(self, offset: int, size: int) -> list[tuple[int, bool]]:
         """Say where the volume holds anything, block by block.
@@ -324,3 +368,16 @@ class PointReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield (first, stop) of numbers that follow each other, given in ascending order."""
+    first = stop = -1
+    for number in numbers:
+        if number != stop:
+            if first >= 0:
+                yield first, stop
+            first = number
+        stop = number + 1
+    if first >= 0:
+        yield first, stop

@@ -19,7 +19,7 @@ PROPERTIES = Path(__file__).parents[1] / "property"
 LAWS = ("apply", "reach", "consolidate", "retire")
 
 
-@pytest.mark.parametrize("law", [*LAWS, "cursor"])
+@pytest.mark.parametrize("law", [*LAWS, "cursor", "life"])
 def test_law(tell: Tell, law: str) -> None:
     tell(f"the law of {law}", lambda: _examples(PROPERTIES / f"test_law_{law}.py"))
 

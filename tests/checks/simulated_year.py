@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from policies.clock_watch import ClockReading, ClockWatch
@@ -34,7 +34,7 @@ VOLUME = "D_VOL-b001"
 
 def local(zone: ZoneInfo, text: str) -> datetime:
     """Read a local time of 2026 or later."""
-    return datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(ZoneInfo("UTC"))
+    return datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC)
 
 
 @dataclass(frozen=True)

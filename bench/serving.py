@@ -49,7 +49,7 @@ def _random_reads(ground: Ground, ours: str, theirs: str, size: int, depth: int,
     peer = f"qemu-nbd of a raw file, {words}"
     contenders = [Contender(subject, lambda _: reads(ours)), Contender(peer, lambda _: reads(theirs))]
     timings = take_turns(contenders, ground.rounds, ground.report)
-    note = "warm: blocks that were read before are kept decoded"
+    note = "scattered over the whole volume, of which the default cache holds a part decoded"
     return Row(subject, timings[subject], timings[peer], Goal.SHARE_OF_TIME, 1 / AT_LEAST, note)
 
 

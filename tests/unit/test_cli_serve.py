@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.command import in_this_process
+from tests.command import PROGRAM, in_this_process
 from tests.commands import run
 from tests.serving import serving
 from tests.unit.tiny import TinyVolume, noise
@@ -32,6 +34,17 @@ def test_a_socket_of_its_own_is_gone_afterwards(captured: TinyVolume) -> None:
         assert socket.parent.stat().st_mode & 0o777 == 0o700
         assert_is_volume(uri, captured)
     assert not socket.parent.exists()
+
+
+def test_a_killed_server_leaves_nothing_for_long(captured: TinyVolume) -> None:
+    command = [PROGRAM, "serve", str(captured.folder), "--volume", captured.name, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = Path(json.loads(process.stdout.readline())["uri"].partition("socket=")[2]).parent
+        process.kill()
+    assert left.is_dir()
+    with serving(captured.folder, captured.name):
+        assert not left.exists()
 
 
 def test_a_port_on_loopback(captured: TinyVolume) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import stat
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from hsr.serving.mounting import _mount_at
+from hsr.serving.mounting import _mount_at, looked_into
+from hsr.serving.point import PointReader
+from storage.mounts import mounts
+from storage.scratch import is_scratch, sweep_scratch
 from tests.command import PROGRAM, in_this_process
 from tests.commands import run
 from tests.loop import needs_root
@@ -216,6 +222,52 @@ def test_killed_with_its_server_it_can_be_cleared(ext4: TinyVolume, tmp_path: Pa
     for pid in (process.pid, int(server)):
         os.kill(pid, signal.SIGKILL)
     process.communicate()
+    with pytest.raises(OSError):  # at once, rather than to wait for a server that is gone
+        (at / "dir with space" / "deep" / "er").read_bytes()
+    (room,) = (
+        mount.at.parent for mount in mounts() if is_scratch(mount.at.parent, "mount") and owned(mount.at)
+    )
+    sweep_scratch(room.parent)
+    assert room.exists(), "what is mounted from it would be hard to find"
     assert in_this_process("unmount", at).code == 0
     assert not os.path.ismount(at)
+    assert not room.exists()
     shutil.rmtree(at)
+
+
+def owned(at: Path) -> bool:
+    """Tell whether what is mounted by FUSE has lost its server."""
+    try:
+        at.stat()
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def test_what_programs_were_shown_goes_with_the_next_command(ext4: TinyVolume) -> None:
+    """`ls` and its FUSE server, killed in the midst of it, leave a dead mount in a folder that is swept away."""
+    with PointReader([ext4.image()]) as reader, looked_into(reader, partition=None) as (raw, _):
+        room = raw.parent.parent
+        assert is_scratch(room, "look")
+        sweep_scratch(room.parent)
+        assert raw.stat().st_size == len(ext4.states[0])
+    assert not room.exists()
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from hsr.serving.mounting import looked_into; from hsr.serving.point import PointReader\n"
+        "with PointReader([Path(sys.argv[1])]) as reader, looked_into(reader, partition=None) as (raw, _):\n"
+        "    print(raw.parent.parent, flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(ext4.image())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        room = Path(process.stdout.readline().strip())
+        (server,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (process.pid, int(server)):
+            os.kill(pid, signal.SIGSTOP)
+        for pid in (process.pid, int(server)):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while room.exists() and time.monotonic() < deadline:  # the server may take a moment to die
+        sweep_scratch(room.parent)
+    assert not room.exists()

@@ -8,7 +8,7 @@ at once. Sizes are estimates, from what was rolled up so far.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from statistics import fmean
@@ -141,6 +141,28 @@ def pace_of(facts: ChainFacts, now: datetime) -> Pace:
     return Pace(per_day, round(fmean(one.span.stored_bytes for one in recent)), shrinking)
 
 
+def tallies_of(holdings: Iterable[Holding]) -> Mapping[Tier | None, Tally]:
+    """Count images.
+
+    Args:
+        holdings: the images; all of them count.
+
+    Returns:
+        How much there is, by tier; the base, and full images, under None.
+    """
+    found: dict[Tier | None, list[Holding]] = {}
+    for one in holdings:
+        found.setdefault(None if one.span.start is None else one.tier, []).append(one)
+    return {
+        tier: Tally(
+            len(held),
+            sum(one.span.stored_bytes for one in held),
+            len({one.span.end.id for one in held}),
+        )
+        for tier, held in found.items()
+    }
+
+
 class _Stage:
     """A chain on which days are played."""
 
@@ -180,17 +202,7 @@ class _Stage:
 
     def tallies(self) -> Mapping[Tier | None, Tally]:
         """Count what there is."""
-        found: dict[Tier | None, list[Holding]] = {}
-        for one in self._holdings.values():
-            found.setdefault(None if one.span.start is None else one.tier, []).append(one)
-        return {
-            tier: Tally(
-                len(held),
-                sum(one.span.stored_bytes for one in held),
-                len({one.span.end.id for one in held}),
-            )
-            for tier, held in found.items()
-        }
+        return tallies_of(self._holdings.values())
 
     def _plan(self, now: datetime) -> ChainPlan:
         facts = replace(self._facts, holdings=tuple(self._holdings.values()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from storage.catalog.database import Catalog
 from storage.catalog.folders import all_folders, begin_anew, folders_due
 from watcher.coalescing import Coalescer
-from watcher.observing import FolderObserver
+from watcher.observing import POLL_S, FolderObserver
 from watcher.pacing import Pacer
 
 
@@ -20,12 +20,15 @@ class Watcher:
         catalog: names the managed folders and when each is due for a scan.
         say: passes a folder's id on; returns False if that failed.
         say_again: how long a folder that is due is not named again by the timer.
+        poll_s: a folder of whose changes the kernel does not tell is asked so often.
     """
 
-    def __init__(self, catalog: Catalog, say: Callable[[int], bool], *, say_again: timedelta) -> None:
+    def __init__(
+        self, catalog: Catalog, say: Callable[[int], bool], *, say_again: timedelta, poll_s: float = POLL_S
+    ) -> None:
         self._catalog = catalog
         self._coalescer = Coalescer(say)
-        self._observer = FolderObserver(self._coalescer.mark)
+        self._observer = FolderObserver(self._coalescer.mark, poll_s=poll_s)
         self._pacer = Pacer(say_again)
         self._last_tick: datetime | None = None
 

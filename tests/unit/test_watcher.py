@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,8 +14,12 @@ import pytest
 
 from storage.catalog import Catalog, sqlite_url
 from storage.catalog.folders import add_folder
+from tests.waiting import wait_for
 from watcher.coalescing import Coalescer
-from watcher.observing import FolderObserver, is_image_file
+from watcher.file_systems import Mount, mount_of, parse_mounts, tells_changes
+from watcher.kernel_events import KernelEvents, is_image_file
+from watcher.looking import THREADS_AT_ONCE, Lookers
+from watcher.observing import FolderObserver, Manner
 from watcher.pacing import Pacer
 from watcher.watching import Watcher
 
@@ -52,6 +58,16 @@ class Marks:
 @pytest.fixture
 def marks() -> Marks:
     return Marks()
+
+
+def observe(observer: FolderObserver, folders: dict[int, Path], manners: dict[int, Manner]) -> None:
+    """Tick until the folders are observed as they should be."""
+
+    def is_done() -> bool:
+        observer.watch(folders)
+        return observer.manners() == manners
+
+    wait_for(is_done, f"{manners}, not {observer.manners()}")
 
 
 @pytest.fixture
@@ -178,10 +194,10 @@ def test_each_way_to_change_a_folder_is_noticed(observer: FolderObserver, marks:
 def test_folders_come_and_go(observer: FolderObserver, marks: Marks, tmp_path: Path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
-    observer.watch({1: one, 2: two})  # two is not there yet
+    observe(observer, {1: one, 2: two}, {1: Manner.KERNEL, 2: Manner.ABSENT})
     assert marks.drain() == [1]
     two.mkdir()
-    observer.watch({1: one, 2: two})
+    observe(observer, {1: one, 2: two}, {1: Manner.KERNEL, 2: Manner.KERNEL})
     assert marks.drain() == [2]
     observer.watch({2: two})
     (one / "A-b001.spf").write_bytes(b"")
@@ -193,15 +209,159 @@ def test_folders_come_and_go(observer: FolderObserver, marks: Marks, tmp_path: P
 def test_a_folder_that_was_exchanged_is_watched_anew(observer: FolderObserver, marks: Marks, tmp_path: Path):
     folder = tmp_path / "mount"
     folder.mkdir()
-    observer.watch({1: folder})
-    assert marks.next() == 1
+    observe(observer, {1: folder}, {1: Manner.KERNEL})
+    assert marks.drain() == [1]
     folder.rename(tmp_path / "unplugged")
-    observer.watch({1: folder})
+    observe(observer, {1: folder}, {1: Manner.ABSENT})
+    assert set(marks.some()) == {1}
     folder.mkdir()
-    observer.watch({1: folder})
-    marks.drain()
+    observe(observer, {1: folder}, {1: Manner.KERNEL})
+    assert set(marks.some()) == {1}
     (folder / "A-b001.spf").write_bytes(b"")
     assert set(marks.some()) == {1}
+
+
+POLLED = """
+import sys
+from pathlib import Path
+from queue import Queue
+from tests.waiting import wait_for
+from watcher.observing import FolderObserver, Manner
+
+Path("/proc/sys/user/max_inotify_" + sys.argv[1]).write_text(sys.argv[2])
+folders = {number: Path(sys.argv[3]) / str(number) for number in (1, 2)}
+for folder in folders.values():
+    folder.mkdir()
+marked = Queue()
+observer = FolderObserver(marked.put, poll_s=0.1)
+observer.start()
+
+def tick(condition):
+    def check():
+        observer.watch(folders)
+        return condition()
+    return check
+
+wait_for(tick(lambda: Manner.ABSENT not in observer.manners().values()), "both to be observed")
+print(" ".join(sorted(observer.manners().values())))
+while not marked.empty():
+    marked.get()
+for number, folder in folders.items():
+    image = folder / "A-b001.spf"
+    image.write_bytes(b"written in place")
+    wait_for(tick(lambda: not marked.empty()), "what was written")
+    while not marked.empty():
+        assert marked.get() == number
+    image.unlink()
+    wait_for(tick(lambda: not marked.empty()), "what was deleted")
+    while not marked.empty():
+        assert marked.get() == number
+observer.stop()
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "count", "manners"),
+    [("watches", 1, "kernel polling"), ("instances", 0, "polling polling")],
+)
+def test_where_the_kernel_refuses_folders_are_polled(tmp_path: Path, limit: str, count: int, manners: str):
+    words = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        sys.executable,
+        "-c",
+        POLLED,
+        limit,
+        str(count),
+        str(tmp_path),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == manners
+    assert (done.stdout + done.stderr).count("folder is polled") == manners.count("polling")
+
+
+def test_lost_events_mean_that_all_has_to_be_looked_at(marks: Marks, tmp_path: Path):
+    events = KernelEvents(marks, marks)
+    events.watch(3, tmp_path)
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    image = tmp_path / "A-b001.spf"
+    images = [tmp_path / f"A-b001-i00{number}.spi" for number in (1, 2)]
+    with events._queue._lock:  # nothing is read meanwhile, so that the kernel's queue runs over
+        for _ in range(limit // 2 + 1):
+            for path in images:  # in turn, for the kernel gathers what is alike
+                path.touch()
+        image.touch()
+        for path in (*images, image):
+            path.unlink()
+    assert set(marks.some()) == {3}
+    assert events.works
+    image.touch()
+    assert set(marks.some()) == {3}
+    events.stop()
+
+
+def test_a_folder_that_does_not_answer_holds_up_no_other(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("watcher.looking.SILENT_AFTER_S", 0.1)
+    lookers, answer, seen = Lookers(), threading.Event(), Marks()
+    silent = range(2 * THREADS_AT_ONCE)
+    for folder_id in silent:
+        assert lookers.begin(folder_id, answer.wait)
+    assert not lookers.begin(0, lambda: seen(0))
+
+    def is_silent() -> bool:
+        lookers.begin(1000, lambda: seen(1000))
+        return lookers.silent() == frozenset(silent)
+
+    wait_for(is_silent, "all to be known as silent")
+    assert seen.next() == 1000
+    answer.set()
+    wait_for(lambda: not lookers.silent(), "all to have answered")
+    assert lookers.begin(0, lambda: seen(0))
+    wait_for(lambda: 0 in seen.drain(), "a second look")
+
+
+# --- file systems
+
+
+MOUNTS = """\
+22 27 0:21 / / rw,relatime - ext4 /dev/vda1 rw
+30 22 0:30 / /mnt rw shared:1 - tmpfs tmpfs rw
+31 30 0:31 / /mnt/our\\040nas rw,relatime shared:2 master:1 - nfs4 nas:/x rw,vers=4.2
+32 22 0:32 / /mnt/our\\040nas/disk rw - fuseblk /dev/sdb1 rw
+33 22 0:33 / /twice rw - cifs //a/b rw
+34 22 0:34 / /twice rw - ext4 /dev/vdb rw
+not a mount
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/srv", "ext4"),
+        ("/mnt", "tmpfs"),
+        ("/mnt/our nas", "nfs4"),
+        ("/mnt/our nas/a/b", "nfs4"),
+        ("/mnt/our nasty", "tmpfs"),
+        ("/mnt/our nas/disk/x", "fuseblk"),
+        ("/twice/images", "ext4"),
+    ],
+)
+def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount(path: str, kind: str):
+    mounts = parse_mounts(MOUNTS)
+    assert Mount("/mnt/our nas", "nfs4") in mounts
+    assert len(mounts) == 6
+    found = mount_of(path, mounts)
+    assert found is not None
+    assert found.kind == kind
+
+
+def test_shares_are_known_as_such():
+    shares = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "fuse.rclone", "fuse", "virtiofs"]
+    disks = ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "vfat", "fuseblk", "fuse.ntfs-3g"]
+    assert not any(map(tells_changes, shares))
+    assert all(map(tells_changes, disks))
 
 
 def test_a_clock_put_back_makes_every_folder_due(tmp_path: Path):

@@ -132,7 +132,7 @@ def _cause(
     now: datetime,
     needed: Collection[str],
 ) -> tuple[VerificationCause, str] | None:
-    checked = holding.last_checked_at
+    checked = holding.last_checked_at if holding.span.verified else None
     if checked is None and policy.verify_new:
         return VerificationCause.NEW, "it is new"
     if not holding.span.verified and holding.name in needed:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,11 +16,13 @@ import structlog
 from ops.clock import Clock, machine_now, parse_clock
 from ops.redis_server import check_redis_url, embed_redis
 from ops.settings import Settings
+from ops.state_dir import LOCK_NAME, make_state_dir, prepare_catalogue, unusable
 from ops.supervisor import ChildPlan, Supervisor
 from ops.tether import tethered
-from policies.errors import BusyError, ConfigurationError
+from policies.errors import BusyError
 from storage.catalog.database import Catalog
 from storage.catalog.folders import add_folder, all_folders
+from storage.catalog.holders import Holder
 
 _log = structlog.get_logger("agent")
 
@@ -44,7 +46,7 @@ def run_agent(settings: Settings, folders: Sequence[Path]) -> None:
     """
     clock = parse_clock(settings.clock)
     settings = replace(settings, clock=str(clock))  # children share its anchor
-    with _only_agent(settings.state_dir):
+    with _only_agent(settings):
         keeper = _CatalogueKeeper(settings, clock, [path.resolve() for path in folders])
         plans = _plan_children(settings)
         _log.info(
@@ -102,10 +104,7 @@ class _CatalogueKeeper:
         return True
 
     def _prepare(self) -> None:
-        catalog = Catalog(self._settings.catalogue_url)
-        if catalog.path is not None:
-            _make_private(catalog.path)
-        catalog.prepare()
+        catalog = prepare_catalogue(self._settings.catalogue_url)
         with catalog.write() as session:
             for path, zone in self._folders.items():
                 add_folder(session, Path(path), zone, now=self._clock(), machine_now=machine_now())
@@ -126,46 +125,25 @@ class _CatalogueKeeper:
         return status.st_dev, status.st_ino
 
 
-def _make_private(catalogue: Path) -> None:
-    """Make the catalogue's file, readable by nobody else; SQLite gives the files beside it the same mode."""
-    with suppress(OSError):  # there already; or what is in the way is said by whoever opens it next
-        os.close(os.open(catalogue, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-
-def _refuse_strangers(state_dir: Path) -> None:
-    status = state_dir.stat()
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        raise ConfigurationError(
-            "others may write in the state directory",
-            path=str(state_dir),
-            hint="Make it your own with chown and chmod 700, or choose another with --state.",
-        )
-
-
 @contextmanager
-def _only_agent(state_dir: Path) -> Iterator[None]:
+def _only_agent(settings: Settings) -> Iterator[None]:
     """Make the state directory, and hold its lock: one agent at a time."""
+    make_state_dir(settings.state_dir)
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_strangers(state_dir)
-        fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(settings.state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigurationError(
-            f"the state directory cannot be used: {error.strerror}",
-            path=str(state_dir),
-            hint="Choose another with --state, or set ROLLFORWARD_STATE.",
-        ) from error
+        raise unusable(settings.state_dir, error) from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(
                 "another agent runs on this state directory",
-                path=str(state_dir),
+                path=str(settings.state_dir),
                 hint="Stop it first, or choose another directory with --state.",
             ) from None
         os.truncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        os.pwrite(fd, f"{os.getpid()}\n{settings.clock}\n{Holder.of_this_process()}\n".encode(), 0)
         yield
     finally:
         os.close(fd)

@@ -107,7 +107,7 @@ class Settings:
                 "catalogue_url", "ROLLFORWARD_CATALOGUE", f"sqlite:///{state_dir / 'catalogue.sqlite'}"
             ),
             redis_url=chosen.get("redis_url") or environment.get("REDIS_URL") or None,
-            time_zone=_checked_zone(value("time_zone", "ROLLFORWARD_TIME_ZONE", _local_zone(environment))),
+            time_zone=checked_zone(value("time_zone", "ROLLFORWARD_TIME_ZONE", _local_zone(environment))),
             clock=value("clock", "ROLLFORWARD_CLOCK", "system"),
             log_format=value("log_format", "ROLLFORWARD_LOG", "console"),
             settle_s=numbers["settle_s"],
@@ -170,7 +170,15 @@ def _number(name: str, environment: Mapping[str, str]) -> float:
     return value
 
 
-def _checked_zone(name: str) -> str:
+def checked_zone(name: str) -> str:
+    """Return the name of a time zone.
+
+    Args:
+        name: as a person wrote it.
+
+    Raises:
+        ConfigurationError: there is no such zone.
+    """
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from policies.attempts import AttemptVerdict, judge_attempts
@@ -23,11 +23,15 @@ class Work:
         kind: kind of work.
         subject: what is worked on; a file that changed is another subject.
         engine_version: version of the software that does it.
+        folder_id: the folder that it is about; None if it is about none.
+        title: the subject in words, for people; the subject itself if empty.
     """
 
     kind: WorkKind
     subject: str
     engine_version: str
+    folder_id: int | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,13 @@ class Moment:
 
 
 class Admission(StrEnum):
-    """Whether work may begin: yes; not while another does it; not yet after trouble; not by itself."""
+    """Whether work may begin: yes; not while another does it; not yet after trouble; not by itself; not at all."""
 
     BEGUN = "begun"
     RUNNING = "running"
     WAITING = "waiting"
     QUARANTINED = "quarantined"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,9 @@ def begin_attempt(session: Session, work: Work, moment: Moment) -> Admitted:
 
     Crash: the row stays, and its next beginning counts a crash.
     """
+    dropped_by = _dropped_by(session, work)
+    if dropped_by is not None:
+        return Admitted(Admission.DROPPED, reason=f"{dropped_by} said that it is not to be done")
     row = _row_of(session, work)
     if row is None:
         row = Attempt(
@@ -98,6 +106,8 @@ def begin_attempt(session: Session, work: Work, moment: Moment) -> Admitted:
             failures=0,
             crashes=0,
             quarantined=False,
+            folder_id=work.folder_id,
+            title=work.title or work.subject,
         )
         session.add(row)
     held_back = _why_not(row, moment)
@@ -117,6 +127,14 @@ def _row_of(session: Session, work: Work) -> Attempt | None:
         Attempt.engine_version == work.engine_version,
     )
     return session.scalar(query.with_for_update())
+
+
+def _dropped_by(session: Session, work: Work) -> str | None:
+    """Tell who dropped the work, under whatever version: it stays dropped."""
+    query = select(Attempt.dropped_by).where(
+        Attempt.kind == work.kind, Attempt.subject == work.subject, Attempt.dropped_by.is_not(None)
+    )
+    return session.scalar(query.limit(1))
 
 
 def _why_not(row: Attempt, moment: Moment) -> Admitted | None:
@@ -163,7 +181,9 @@ def end_attempt(session: Session, attempt_id: int, holder: Holder) -> bool:
         False if somebody else took it over meanwhile: its result must not be recorded.
     """
     row = _held_row(session, attempt_id, holder)
-    if row is not None:
+    if row is not None and row.dropped_by is not None:
+        row.holder = row.expires_at = None
+    elif row is not None:
         session.delete(row)
     return row is not None
 
@@ -189,3 +209,43 @@ def _apply(row: Attempt, reason: str, now: datetime, *, may_pass: bool = False) 
     row.quarantined = verdict.quarantined
     row.retry_at = now + verdict.wait if verdict.wait else None
     return verdict
+
+
+def attempts(session: Session) -> list[Attempt]:
+    """Return all work that runs, waits after trouble, is set aside or was dropped, longest begun first."""
+    return list(session.scalars(select(Attempt).order_by(Attempt.started_at, Attempt.id)))
+
+
+def drop_attempt(session: Session, attempt_id: int, dropped_by: str) -> Attempt | None:
+    """Record that work is not to be done, now or under a later version; what runs is not stopped by it.
+
+    Args:
+        session: of a write transaction.
+        attempt_id: its row.
+        dropped_by: who says so.
+
+    Returns:
+        Its row; None if there is none.
+    """
+    row = session.get(Attempt, attempt_id, with_for_update=True)
+    if row is not None:
+        row.dropped_by = dropped_by
+    return row
+
+
+def retry_attempt(session: Session, attempt_id: int) -> Attempt | None:
+    """Have work tried again as if nothing had gone wrong, also if it was dropped.
+
+    Args:
+        session: of a write transaction.
+        attempt_id: its row.
+
+    Returns:
+        Its row; None if there is none.
+    """
+    row = session.get(Attempt, attempt_id, with_for_update=True)
+    if row is not None:
+        same = (Attempt.kind == row.kind, Attempt.subject == row.subject)
+        fresh = {"dropped_by": None, "failures": 0, "crashes": 0, "quarantined": False, "retry_at": None}
+        session.execute(update(Attempt).where(*same).values(**fresh))
+    return row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from policies.names import image_name
@@ -47,6 +47,35 @@ def chain_for(
     return chain
 
 
+def lock_chain(session: Session, chain_id: int) -> Chain | None:
+    """Lock a chain until the transaction ends, and read it anew: what is judged then cannot change meanwhile.
+
+    Whoever claims an image, holds it, retires it or records a result takes this lock first. Without it two
+    transactions of PostgreSQL could each judge that the other's change is not there, and both go on.
+
+    Args:
+        session: of a write transaction.
+        chain_id: the chain.
+
+    Returns:
+        The chain; None if it is no longer catalogued.
+    """
+    query = select(Chain).where(Chain.id == chain_id).with_for_update()
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def chains_of_folder(session: Session, folder_id: int) -> list[Chain]:
+    """Return the chains of a folder, by volume and base."""
+    query = select(Chain).where(Chain.folder_id == folder_id)
+    return list(session.scalars(query.order_by(Chain.volume, Chain.base_number, Chain.id)))
+
+
+def make_folder_due(session: Session, folder_id: int | None, now: datetime) -> None:
+    """Make all chains of a folder due for planning; those of every folder, if none is named."""
+    query = update(Chain).values(revision=Chain.revision + 1, next_due_at=now)
+    session.execute(query if folder_id is None else query.where(Chain.folder_id == folder_id))
+
+
 def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[tuple[int, datetime]]:
     """Return which chains may have something due, and since when, the longest due first; reads no other chain.
 
@@ -62,7 +91,7 @@ def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[t
 
 def make_due(session: Session, chain_id: int, now: datetime) -> None:
     """Make a chain due for planning, because something about it changed; a plan under way is out of date."""
-    chain = session.get(Chain, chain_id)
+    chain = lock_chain(session, chain_id)
     if chain is not None:
         chain.next_due_at = min(chain.next_due_at, now)
         chain.revision += 1

@@ -8,19 +8,25 @@ from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from policies.errors import CatalogError, ConfigurationError
-from storage.catalog.models import SCHEMA_VERSION, Meta, Model
+from storage.catalog.models import SCHEMA_REVISION
 
 BUSY_TIMEOUT_MS: Final = 15_000
 """How long a SQLite transaction waits for another's to end."""
 
+_MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _WRITES: Final = {"catalogue_writes": True}
+_PREPARING: Final = 0x726F6C6C
+"""Number of the lock that keeps two agents from preparing a PostgreSQL catalogue at once."""
+_NEWER: Final = (
+    "Install that version again; or take another catalogue, and have it built anew from the folders."
+)
 
 
 class Catalog:
@@ -38,28 +44,20 @@ class Catalog:
         self._engine = _make_engine(url)
 
     def prepare(self) -> None:
-        """Create the tables that are missing.
+        """Bring the catalogue to the present layout: make its tables, or add to them what is new.
 
         Raises:
-            CatalogError: it cannot be opened, or is of another version.
+            CatalogError: it cannot be opened, or was made by a later version.
 
-        Crash: leaves some tables or none; preparing again completes them.
+        Crash: the catalogue is as before, or whole: one transaction.
         """
         try:
-            Model.metadata.create_all(self._engine)
+            with self._engine.connect().execution_options(**_WRITES) as connection, connection.begin():
+                if connection.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PREPARING})")
+                _migrate(connection, self.url)
         except SQLAlchemyError as error:
             raise _catalog_error(self.url, error) from error
-        with self.write() as session:
-            meta = session.scalar(select(Meta))
-            if meta is None:
-                session.add(Meta(id=1, schema_version=SCHEMA_VERSION))
-            elif meta.schema_version != SCHEMA_VERSION:
-                raise CatalogError(
-                    "the catalogue is of another version",
-                    expected=SCHEMA_VERSION,
-                    actual=meta.schema_version,
-                    hint="It holds nothing that the folders do not: delete it, and it is rebuilt from them.",
-                )
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -95,6 +93,47 @@ class Catalog:
         """The file, for SQLite; None otherwise."""
         database = self._engine.url.database
         return Path(database) if self._engine.dialect.name == "sqlite" and database else None
+
+
+def _migrate(connection: Connection, url: str) -> None:
+    """Run the steps that a catalogue has not seen; it may be new, or of version 0.1.0, which kept no record."""
+    found = _revision_of(connection)
+    if found == SCHEMA_REVISION:
+        return
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    known = [step.revision for step in ScriptDirectory.from_config(config).walk_revisions()]
+    if found is not None and found not in known:
+        raise CatalogError(
+            "the catalogue was made by a later version",
+            path=make_url(url).render_as_string(hide_password=True),
+            expected=SCHEMA_REVISION,
+            actual=found,
+            hint=_NEWER,
+        )
+    if found is not None and not _has_table(connection, "alembic_version"):
+        command.stamp(config, found)
+    command.upgrade(config, "head")
+
+
+def _revision_of(connection: Connection) -> str | None:
+    """Tell which layout a catalogue has; None for a new one."""
+    if _has_table(connection, "alembic_version"):
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        return None if found is None else str(found)
+    if _has_table(connection, "meta"):
+        version = connection.exec_driver_sql("SELECT schema_version FROM meta").scalar()
+        return "0001" if version in (None, 1) else str(version)
+    return None
+
+
+def _has_table(connection: Connection, name: str) -> bool:
+    return inspect(connection).has_table(name)
 
 
 def sqlite_url(path: Path) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from storage.catalog.models import Event, EventKind
+from storage.catalog.models import DaySummary, Event, EventKind
 
 Facts = dict[str, str | int | float | None]
+
+EVENTS_MAX: Final = 1_000_000
+"""So many events are kept at most: some hundreds of megabytes."""
+
+PRUNED_AT_ONCE: Final = 2_000
+"""So many events are forgotten in one transaction at most."""
 
 
 def record_event(
@@ -60,3 +67,67 @@ def events_after(session: Session, event_id: int, *, limit: int = 500) -> list[E
         limit: at most so many.
     """
     return list(session.scalars(select(Event).where(Event.id > event_id).order_by(Event.id).limit(limit)))
+
+
+def events_of(session: Session, folder_id: int, subject: str, *, limit: int = 500) -> list[Event]:
+    """Return what happened to one file, newest first.
+
+    Args:
+        session: any session.
+        folder_id: its folder.
+        subject: its name.
+        limit: at most so many.
+    """
+    query = select(Event).where(Event.folder_id == folder_id, Event.subject == subject)
+    return list(session.scalars(query.order_by(Event.id.desc()).limit(limit)))
+
+
+def events_between(session: Session, begin: datetime, end: datetime) -> list[Event]:
+    """Return what happened from a moment on and before another (calendar), oldest first."""
+    return list(session.scalars(select(Event).where(Event.at >= begin, Event.at < end).order_by(Event.id)))
+
+
+def prune_events(
+    session: Session, *, before: datetime, kept_max: int = EVENTS_MAX, limit: int = PRUNED_AT_ONCE
+) -> int:
+    """Forget old events, and keep how often each kind of thing happened on each day.
+
+    Args:
+        session: of a write transaction.
+        before: what happened earlier is forgotten (calendar).
+        kept_max: how many events are kept at most; older ones are forgotten, whenever they happened.
+        limit: so many at once at most, so that the transaction stays short.
+
+    Returns:
+        How many were forgotten; call again while that is `limit`.
+
+    Crash: nothing happened, or each event is either there or counted.
+    """
+    newest = session.scalar(select(func.max(Event.id))) or 0
+    old = or_(Event.at < before, Event.id <= newest - kept_max)
+    events = list(session.scalars(select(Event).where(old).order_by(Event.id).limit(limit)))
+    counts: dict[tuple[date, int, EventKind], tuple[int, int]] = {}
+    for event in events:
+        key = (event.at.date(), event.folder_id or 0, event.kind)
+        stored_bytes = event.facts.get("stored_bytes")
+        size = stored_bytes if isinstance(stored_bytes, int) else 0
+        known = counts.get(key, (0, 0))
+        counts[key] = (known[0] + 1, known[1] + size)
+    for (day, folder_id, kind), (number, size) in counts.items():
+        row = session.get(DaySummary, (day, folder_id, kind), with_for_update=True)
+        if row is None:
+            row = DaySummary(day=day, folder_id=folder_id, kind=kind, events=0, stored_bytes=0)
+            session.add(row)
+        row.events += number
+        row.stored_bytes += size
+    ids = [event.id for event in events]
+    session.flush()
+    for begin in range(0, len(ids), 500):
+        session.execute(delete(Event).where(Event.id.in_(ids[begin : begin + 500])))
+    return len(ids)
+
+
+def day_summaries(session: Session, first: date, last: date) -> list[DaySummary]:
+    """Return what is left of the events of some days that were pruned, by day."""
+    query = select(DaySummary).where(DaySummary.day >= first, DaySummary.day <= last)
+    return list(session.scalars(query.order_by(DaySummary.day, DaySummary.folder_id, DaySummary.kind)))

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from policies.names import Tier, parse_image_name
 from policies.points import Point
 from storage.catalog.models import Image, ImageState
 from storage.catalog.points import pack_point
@@ -39,12 +40,14 @@ class ImageFacts:
         root: 32 bytes; None where the trailer could not be read.
         start: the from point; None for a base.
         covers: covered points, oldest first.
+        plain_bytes: how many bytes of the volume it holds, before compression; None if unknown.
     """
 
     chain_id: int
     root: bytes | None
     start: Point | None
     covers: tuple[Point, ...]
+    plain_bytes: int | None = None
 
 
 def images_in_folder(session: Session, folder_id: int) -> dict[str, Image]:
@@ -70,6 +73,8 @@ def new_image(
         still_since=machine_now,
         first_seen_at=now,
         covers=[],
+        tier=tier_by_name(stamp.name),
+        assumed=False,
     )
     session.add(image)
     return image
@@ -83,7 +88,12 @@ def restart_image(image: Image, stamp: FileStamp, machine_now: datetime) -> None
     image.mtime_ns = stamp.mtime_ns
     image.still_since = machine_now
     image.verified_at = None
+    image.checked_at = None
+    image.next_check_at = None
+    image.gone_since = None
     image.hinted_at = None
+    image.assumed = False
+    image.plain_bytes = None
     image.chain_id = None
     image.root = None
     image.start = None
@@ -96,6 +106,33 @@ def set_facts(image: Image, facts: ImageFacts) -> None:
     image.root = facts.root
     image.start = pack_point(facts.start) if facts.start is not None else None
     image.covers = [pack_point(point) for point in facts.covers]
+    image.plain_bytes = facts.plain_bytes if facts.plain_bytes is not None else image.plain_bytes
+
+
+def set_found_good(image: Image, now: datetime) -> None:
+    """Record that an image was read back and found good.
+
+    Times that have not come yet were told by a clock that was wrong: it has been there, and good, since now at the
+    latest.
+    """
+    image.state = ImageState.GOOD
+    image.reason = None
+    image.first_seen_at = min(image.first_seen_at, now)
+    image.verified_at = now if image.verified_at is None else min(image.verified_at, now)
+    image.checked_at = now
+
+
+def set_gone(image: Image, now: datetime) -> None:
+    """Record that an image's file is gone, and that nobody of ours took it away."""
+    image.state = ImageState.MISSING
+    image.reason = "the file is gone"
+    image.gone_since = now
+
+
+def tier_by_name(name: str) -> Tier:
+    """Tell what an image was rolled up as, by its file name; incremental if that says nothing."""
+    parsed = parse_image_name(name)
+    return parsed.tiers[-1] if parsed is not None and parsed.tiers else Tier.INCREMENTAL
 
 
 def names_by_state(images: Iterable[Image], *states: ImageState) -> list[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from policies.errors import BusyError, CatalogError
+from storage.catalog.chains import lock_chain
 from storage.catalog.holders import Holder
+from storage.catalog.memory_models import StoredClaim
 from storage.catalog.models import Attempt, Chain, Lease
 
 
@@ -34,7 +36,7 @@ def take_lease(
 
     Crash: the lease ends when its holder is seen to be gone.
     """
-    chain = session.scalar(select(Chain).where(Chain.id == chain_id).with_for_update())
+    chain = lock_chain(session, chain_id)
     if chain is None:
         return None
     lease = session.get(Lease, chain_id)
@@ -62,7 +64,7 @@ def check_fence(session: Session, chain_id: int, fence: int) -> Chain:
         CatalogError: the chain is no longer catalogued.
         BusyError: somebody else took the chain over meanwhile.
     """
-    chain = session.scalar(select(Chain).where(Chain.id == chain_id).with_for_update())
+    chain = lock_chain(session, chain_id)
     if chain is None:
         raise CatalogError("the chain is no longer catalogued", actual=chain_id)
     if chain.fence != fence:
@@ -82,8 +84,8 @@ def give_lease_back(session: Session, chain_id: int, fence: int) -> None:
 
 
 def renew_all(session: Session, holder: Holder, *, expires_at: datetime) -> None:
-    """Say that a holder lives: move the end of all its leases and attempts."""
-    for table in (Lease, Attempt):
+    """Say that a holder lives: move the end of all its leases, attempts and claims."""
+    for table in (Lease, Attempt, StoredClaim):
         session.execute(update(table).where(table.holder == str(holder)).values(expires_at=expires_at))
 
 

@@ -1,19 +1,23 @@
-"""Tables of the catalogue.
+"""Tables of the catalogue: what lies in folders, and the work on it; `memory_models` declares the others.
 
     Folder 1──* Chain 1──* Image          Event: what was done and why, in order
-       └────────────────* Image           Attempt: work under way or in trouble
-                 Chain 1──1 Lease         Meta: version of this layout
+       └────────────────* Image           DaySummary: what is left of old events
+                 Chain 1──1 Lease         Attempt: work under way or in trouble
+    Folder 1──* FolderTally
 
 Two kinds of time are kept apart. *Calendar* columns follow the clock that policies are asked with; in a
 trial it may run fast or be moved by hand. *Machine* columns follow the real clock and say only whether
 something is alive, stands still or should be looked at again. All are UTC.
 
-Everything here is found again by scanning the folders; the folders' paths themselves come from the settings.
+All of it is found again in the folders: images by scanning them, the rest in their ledgers. What a folder is told to
+do, and which folders there are, stands here alone, or in the file that settings are exported to.
+
+Layouts follow each other as `migrations` says, forward only.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -22,8 +26,14 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON, TypeDecorator
 
-SCHEMA_VERSION: Final = 1
-"""Version of this layout; a catalogue of another version is thrown away and rebuilt."""
+from policies.names import Tier
+from policies.setting_field import SettingValue
+
+Layer = dict[str, dict[str, SettingValue]]
+"""Settings of one layer as `policies.folder_policy` reads and writes them: sections of plain values."""
+
+SCHEMA_REVISION: Final = "0002"
+"""The layout that these tables have: the last of `migrations`."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -53,7 +63,7 @@ class ImageState(StrEnum):
 
     SETTLING: it may still be written to. LANDED: complete, or standing still; not verified yet. VERIFYING:
     being read. GOOD: read back whole and found good. BAD: judged, with a reason. MISSING: catalogued, but
-    gone.
+    gone. ASIDE: retired, or about to be: a tombstone says more, and nothing may rest on it.
     """
 
     SETTLING = "settling"
@@ -62,6 +72,7 @@ class ImageState(StrEnum):
     GOOD = "good"
     BAD = "bad"
     MISSING = "missing"
+    ASIDE = "aside"
 
 
 class WorkKind(StrEnum):
@@ -69,9 +80,11 @@ class WorkKind(StrEnum):
 
     VERIFY = "verify"
     CONSOLIDATE = "consolidate"
+    RETIRE = "retire"
+    DELETE = "delete"
 
 
-def _word(kind: type[StrEnum]) -> Enum:
+def word_column(kind: type[StrEnum]) -> Enum:
     """Return the column type of a word out of a few, stored as that word."""
     return Enum(
         kind, native_enum=False, length=24, values_callable=lambda words: [word.value for word in words]
@@ -85,7 +98,7 @@ class Model(DeclarativeBase):
 
 
 class Meta(Model):
-    """One row: the version of the layout."""
+    """One row that keeps version 0.1.0 from using a later layout; `alembic_version` says which layout it is."""
 
     __tablename__ = "meta"
 
@@ -102,6 +115,14 @@ class Folder(Model):
         added_at: since when it is managed (calendar).
         rescan_at: when it is to be scanned again without an event (machine).
         problem: why it cannot be read at present; None when it can.
+        problem_since: since when (calendar); None when it can.
+        ledger_problem: why its ledger cannot be read or written; None when it can. Nothing is removed meanwhile.
+        description: a person's words on it.
+        sort_priority: folders with a smaller number are shown, and worked on, first.
+        credentials: where the secret is found that opens it, such as "file:/etc/share.credentials"; never the secret.
+        settings: what is set for it, over what is set for the agent.
+        newest_image_at: when an image last landed in it (calendar); None if none ever did.
+        settings_revision: counts changes of its settings.
     """
 
     __tablename__ = "folder"
@@ -112,6 +133,14 @@ class Folder(Model):
     added_at: Mapped[datetime]
     rescan_at: Mapped[datetime] = mapped_column(index=True)
     problem: Mapped[str | None]
+    problem_since: Mapped[datetime | None]
+    ledger_problem: Mapped[str | None]
+    description: Mapped[str] = mapped_column(default="")
+    sort_priority: Mapped[int] = mapped_column(default=0)
+    credentials: Mapped[str | None]
+    settings: Mapped[Layer] = mapped_column(JSON, default=dict)
+    newest_image_at: Mapped[datetime | None]
+    settings_revision: Mapped[int] = mapped_column(default=0)
 
 
 class Chain(Model):
@@ -153,11 +182,17 @@ class Image(Model):
         mtime_ns: modification time when last seen, nanoseconds since 1970; of a spanned set, a number made of all.
         still_since: since when size and modification time have been seen unchanged (machine).
         first_seen_at: when it was first noticed (calendar).
-        verified_at: when it was last read back and found good (calendar).
+        verified_at: when it was first read back and found good since it landed (calendar).
+        checked_at: when it last was (calendar).
+        next_check_at: when it is to be verified again (calendar); None if that is not known.
+        gone_since: since when it has been missing (calendar); None while it is there.
         hinted_at: when a worker was last told to verify it (machine).
         root: 32 bytes, identity of the image; None while unknown.
         start: the from point as `points.pack_point` writes it; None for a base or an unread header.
         covers: covered points likewise, oldest first; empty for an unread header.
+        tier: what it was rolled up as, by its name.
+        assumed: whether only its name says where it leads, because its container cannot be read.
+        plain_bytes: how many bytes of the volume it holds, before compression; None if unknown.
     """
 
     __tablename__ = "image"
@@ -170,17 +205,42 @@ class Image(Model):
     folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id", ondelete="CASCADE"))
     chain_id: Mapped[int | None] = mapped_column(ForeignKey("chain.id", ondelete="SET NULL"), index=True)
     name: Mapped[str]
-    state: Mapped[ImageState] = mapped_column(_word(ImageState))
+    state: Mapped[ImageState] = mapped_column(word_column(ImageState))
     reason: Mapped[str | None]
     stored_bytes: Mapped[int] = mapped_column(BigInteger)
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     still_since: Mapped[datetime]
     first_seen_at: Mapped[datetime]
     verified_at: Mapped[datetime | None]
+    checked_at: Mapped[datetime | None]
+    next_check_at: Mapped[datetime | None]
+    gone_since: Mapped[datetime | None]
     hinted_at: Mapped[datetime | None]
     root: Mapped[bytes | None]
     start: Mapped[dict[str, str | int] | None] = mapped_column(JSON(none_as_null=True))
     covers: Mapped[list[dict[str, str | int]]] = mapped_column(JSON)
+    tier: Mapped[Tier] = mapped_column(word_column(Tier), default=Tier.INCREMENTAL)
+    assumed: Mapped[bool] = mapped_column(default=False)
+    plain_bytes: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class FolderTally(Model):
+    """How many images of a kind a folder has; the database itself keeps it in step with them.
+
+    Attributes:
+        state: of the images.
+        tier: of the images.
+        images: how many there are.
+        stored_bytes: their sizes together.
+    """
+
+    __tablename__ = "folder_tally"
+
+    folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id", ondelete="CASCADE"), primary_key=True)
+    state: Mapped[ImageState] = mapped_column(word_column(ImageState), primary_key=True)
+    tier: Mapped[Tier] = mapped_column(word_column(Tier), primary_key=True)
+    images: Mapped[int] = mapped_column(BigInteger)
+    stored_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class Lease(Model):
@@ -214,13 +274,16 @@ class Attempt(Model):
         reason: how the last one went wrong.
         retry_at: not before then (calendar).
         quarantined: not tried again by itself.
+        dropped_by: who said that it is not to be done; None if nobody did. It stays so, whatever the version.
+        folder_id: the folder that it is about; None if it is about none.
+        title: the subject in words, for people.
     """
 
     __tablename__ = "attempt"
     __table_args__ = (UniqueConstraint("kind", "subject", "engine_version"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[WorkKind] = mapped_column(_word(WorkKind))
+    kind: Mapped[WorkKind] = mapped_column(word_column(WorkKind))
     subject: Mapped[str]
     engine_version: Mapped[str]
     holder: Mapped[str | None] = mapped_column(index=True)
@@ -231,6 +294,9 @@ class Attempt(Model):
     reason: Mapped[str | None]
     retry_at: Mapped[datetime | None]
     quarantined: Mapped[bool] = mapped_column(default=False)
+    dropped_by: Mapped[str | None]
+    folder_id: Mapped[int | None]
+    title: Mapped[str] = mapped_column(default="")
 
 
 class EventKind(StrEnum):
@@ -248,6 +314,22 @@ class EventKind(StrEnum):
     WAITING = "waiting"
     FAILED = "failed"
     QUARANTINED = "quarantined"
+    RETIRING = "retiring"
+    RETIRED = "retired"
+    DELETED = "deleted"
+    BROUGHT_BACK = "brought_back"
+    CAME_BACK = "came_back"
+    HELD = "held"
+    RELEASED = "released"
+    FROZEN = "frozen"
+    UNFROZEN = "unfrozen"
+    SETTINGS_CHANGED = "settings_changed"
+    FOLDER_REMOVED = "folder_removed"
+    RETRIED = "retried"
+    DROPPED = "dropped"
+    OWNERSHIP = "ownership"
+    REBUILT = "rebuilt"
+    NOTICE = "notice"
 
 
 class Event(Model):
@@ -262,13 +344,34 @@ class Event(Model):
     """
 
     __tablename__ = "event"
+    __table_args__ = (Index("ix_event_folder_subject", "folder_id", "subject"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(index=True)
     recorded_at: Mapped[datetime]
-    kind: Mapped[EventKind] = mapped_column(_word(EventKind))
+    kind: Mapped[EventKind] = mapped_column(word_column(EventKind))
     folder_id: Mapped[int | None]
     chain_id: Mapped[int | None]
     subject: Mapped[str]
     text: Mapped[str]
     facts: Mapped[dict[str, str | int | float | None]] = mapped_column(JSON)
+
+
+class DaySummary(Model):
+    """How often a kind of thing happened on a day: what is left of events that were pruned.
+
+    Attributes:
+        day: the day, in UTC.
+        folder_id: the folder; 0 for none.
+        kind: what happened.
+        events: how often.
+        stored_bytes: sizes of the images that it happened to, together.
+    """
+
+    __tablename__ = "day_summary"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    folder_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[EventKind] = mapped_column(word_column(EventKind), primary_key=True)
+    events: Mapped[int]
+    stored_bytes: Mapped[int] = mapped_column(BigInteger)

@@ -41,7 +41,7 @@ from storage.catalog.folders import add_folder, all_folders, begin_anew, folders
 from storage.catalog.holders import Holder
 from storage.catalog.images import FileStamp, ImageFacts, new_image, restart_image, set_facts, stamp_of
 from storage.catalog.leases import check_fence, give_lease_back, renew_all, take_lease
-from storage.catalog.models import Meta
+from storage.catalog.models import SCHEMA_REVISION
 from storage.catalog.points import span_of
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -104,12 +104,13 @@ def test_preparing_again_changes_nothing(catalog: Catalog):
         assert len(all_folders(session)) == 1
 
 
-def test_another_version_is_refused_with_a_way_out(catalog: Catalog):
+def test_a_later_version_is_refused_with_a_way_out(catalog: Catalog):
     with catalog.write() as session:
-        session.get_one(Meta, 1).schema_version = 99
-    with pytest.raises(CatalogError, match="another version") as caught:
+        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '0099'")
+    with pytest.raises(CatalogError, match="later version") as caught:
         catalog.prepare()
-    assert "rebuilt" in (caught.value.hint or "")
+    assert (caught.value.expected, caught.value.actual) == (SCHEMA_REVISION, "0099")
+    assert "built anew" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_a_chain_is_made_of_what_is_there_and_not_bad(catalog: Catalog):
         make_image(catalog, folder_id, chain_id, f"A-b001-i00{number}.spi", state)
     with catalog.read() as session:
         states = {image.state for image in images_of_chain(session, chain_id)}
-    assert states == set(ImageState) - {ImageState.BAD, ImageState.MISSING}
+    assert states == set(ImageState) - {ImageState.BAD, ImageState.MISSING, ImageState.ASIDE}
 
 
 def test_a_base_says_which_chain_a_name_belongs_to(catalog: Catalog):

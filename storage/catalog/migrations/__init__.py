@@ -1,0 +1,1 @@
+"""How the catalogue's layouts follow each other, each step in a module of `versions`; forward only."""

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.part_size import parts_words
-from ops.show import fork_words, gap_words, plain, size_words
+from ops.show import assumed_gap_words, fork_words, gap_words, plain, size_words, way_words
+from policies.assuming import assumed_gaps
 from policies.points import Point, PointId, Span
 from policies.reach import forks, gaps, reachable
 from storage.chain import Chain
@@ -49,7 +50,14 @@ def draw_chain(chain: Chain, rows: int | None, console: Console | None = None) -
         out.print(f"[yellow]gap:[/yellow]  {gap_words(gap)}")
     for fork in forks(chain.spans):
         out.print(f"[yellow]fork:[/yellow] {fork_words(fork)}")
+    if chain.foreign:
+        out.print("in ShadowProtect's own container, known by name alone; the ways are assumed:")
+        out.print(_foreign_table(chain))
+        for found in assumed_gaps(chain.assumed_spans):
+            out.print(f"[yellow]gap by name:[/yellow]  {escape(plain(assumed_gap_words(found)))}")
     for image in chain.unusable:
+        if image.is_foreign:
+            continue
         words = plain(f"{image.path.name}: {image.problem}")
         out.print(f"[red]bad:[/red]  {escape(words)}")
 
@@ -83,6 +91,19 @@ def _table(chain: Chain, points: Sequence[Point], first: int) -> Table:
         table.add_row(mark, str(point.number), taken, Text(lanes[row], "cyan"), *_cells(images[:1]))
         for image in images[1:]:
             table.add_row("", "", "", "", *_cells([image]))
+    return table
+
+
+def _foreign_table(chain: Chain) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("image", overflow="fold")
+    for heading in ("kind", "assumed way", "side file"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("stored", justify="right", no_wrap=True)
+    for image, span in zip(chain.foreign, chain.assumed_spans, strict=True):
+        there = Text("none", "yellow") if not image.side_files else Text(plain(", ".join(image.side_files)))
+        size = size_words(image.stored_bytes) + parts_words(image.parts)
+        table.add_row(Text(plain(image.path.name)), image.kind, way_words(span), there, size)
     return table
 
 

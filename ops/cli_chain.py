@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ops.show import fork_words, gap_words, image_fields, print_json
+from ops.show import assumed_gap_words, fork_words, gap_words, image_fields, print_json
+from policies.assuming import assumed_gaps
 from policies.reach import forks, gaps
 from storage.chain import Chain
 from storage.folder import chains, scan_folder
@@ -31,6 +32,8 @@ def chain(folder: Path, volume: str | None, every: bool, as_json: bool) -> None:
 
     A bar beside the points is one image: it begins below the point that it leads from and ends at the point that it
     leads to. This looks at headers only; `rollforward verify` proves the data.
+
+    Files in ShadowProtect's own container are listed by their names, with the way that these suggest.
     """
     found = chains(scan_folder(folder, volume))
     if not found and not as_json:
@@ -46,8 +49,12 @@ def chain(folder: Path, volume: str | None, every: bool, as_json: bool) -> None:
 
 
 def _print_lines(chain: Chain) -> None:
+    assumed = {span.name: span for span in chain.assumed_spans}
     for image in chain.images:
-        status = "good" if image.usable else "bad"
+        status = "good" if image.usable else "foreign" if image.is_foreign else "bad"
+        span = assumed.get(image.path.name)
+        way = None if span is None else [span.start.number if span.start else None, span.end.number]
+        own = {"foreign": image.is_foreign, "side_files": list(image.side_files), "assumed_way": way}
         print_json(
             image_fields(
                 image.path,
@@ -60,11 +67,15 @@ def _print_lines(chain: Chain) -> None:
                 root=image.root,
                 parts=image.parts,
             )
+            | own
         )
     common: dict[str, object] = {"path": str(chain.folder), "volume": chain.volume}
     for gap in gaps(chain.spans):
         fields = {"kind": "gap", "number": gap.missing.number, "point": gap.missing.id.hex(), "status": "gap"}
         print_json(common | fields | {"reason": gap_words(gap), "waiting": list(gap.waiting)})
+    for found in assumed_gaps(chain.assumed_spans):
+        fields = {"kind": "assumed gap", "number": found.missing.number, "status": "gap"}
+        print_json(common | fields | {"reason": assumed_gap_words(found), "waiting": list(found.waiting)})
     for fork in forks(chain.spans):
         fields = {"kind": "fork", "number": fork.point.number, "point": fork.point.id.hex(), "status": "fork"}
         print_json(common | fields | {"reason": fork_words(fork)})

@@ -96,15 +96,16 @@ class PasswordSource:
         """
         if self.given is not None:
             return
-        from storage.folder import refuse_plain_in_encrypted, scan_folder
-        from storage.key_area import key_file_bases
+        from storage.folder import bases_with_key, refuse_plain_in_encrypted, scan_folder
 
         images = scan_folder(folder, volume)
         if not begins:
             newest = max((image.name.base for image in images), default=0)
             refuse_plain_in_encrypted(image for image in images if image.name.base == newest)
         headers = [image.header for image in images if image.header is not None]
-        encrypted = any(header.encrypted for header in headers) or bool(key_file_bases(folder, volume))
+        encrypted = any(header.encrypted for header in headers) or bool(
+            bases_with_key(folder, volume, images)
+        )
         if encrypted and images and not begins:
             self.known(volume)
         elif encrypted or (encrypt and (begins or not headers)):

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from policies.assuming import AssumedGap
 from policies.errors import RollforwardError
 from policies.names import ImageName, parse_image_name
+from policies.points import Span
 from policies.reach import Fork, Gap
 from storage.header import ImageHeader
 from storage.pipeline import Progress, no_progress
@@ -141,6 +143,16 @@ def gap_words(gap: Gap) -> str:
     )
     bridged = "; an image passes over it" if gap.bridged else ""
     return f"nothing leads to point {gap.missing.number} ({after}){bridged}"
+
+
+def assumed_gap_words(gap: AssumedGap) -> str:
+    """Say what a gap among names means; the names of files are all that is known of it."""
+    return f"no file's name leads to the point that {', '.join(gap.waiting)} should lead on from"
+
+
+def way_words(span: Span) -> str:
+    """Say where a span leads: "→ 0" for a base, "4 → 5" for others."""
+    return f"→ {span.end.number}" if span.start is None else f"{span.start.number} → {span.end.number}"
 
 
 def fork_words(fork: Fork) -> str:

@@ -4,6 +4,7 @@
     ├── ConfigurationError        a setting, an argument or the environment is wrong      exit 2
     ├── FormatError               a file is not a good image                              exit 3
     │   ├── NotAnImageError           it has no magic bytes of ours
+    │   │   └── ForeignContainerError     it is in ShadowProtect's own container
     │   ├── UnsupportedVersionError   a later version of the format, or an unknown feature
     │   ├── TruncatedError            it ends too early
     │   └── DigestMismatchError       bytes differ from what was written
@@ -16,7 +17,8 @@
     ├── StorageError              the folder's medium refuses (full, read-only, I/O)      exit 7
     ├── BusyError                 somebody else is at it                                  exit 8
     ├── CatalogError              the catalogue is unusable                               exit 9
-    └── PasswordError             a password is missing or wrong                          exit 10
+    ├── PasswordError             a password is missing or wrong                          exit 10
+    └── DeliveryError             a notice could not be handed over                       exit 11
 
 Each carries what, where and what to do: a message, fields, a separate hint, a stable exit code and whether
 trying again by itself can help. Expected outcomes are values, never exceptions.
@@ -91,6 +93,10 @@ class NotAnImageError(FormatError):
     """A file does not begin as an image of ours does."""
 
 
+class ForeignContainerError(NotAnImageError):
+    """A file is in ShadowProtect's own container: looked after by its name, never read."""
+
+
 class UnsupportedVersionError(FormatError):
     """An image uses a later version of the format, or a feature that this version does not know."""
 
@@ -158,3 +164,10 @@ class PasswordError(RollforwardError):
     """A password is missing, or opens nothing; no file is damaged by what is known."""
 
     exit_code = 10
+
+
+class DeliveryError(RollforwardError):
+    """A notice could not be handed over to a mail server or a web address."""
+
+    exit_code = 11
+    retryable = True

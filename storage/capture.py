@@ -35,9 +35,9 @@ from storage.fingerprints import (
     fingerprints_path,
     open_fingerprints,
 )
-from storage.folder import FoundImage, chains, refuse_plain_in_encrypted, scan_folder
+from storage.folder import FoundImage, bases_with_key, chains, refuse_plain_in_encrypted, scan_folder
 from storage.header import ImageHeader
-from storage.key_area import key_file_bases, key_file_path
+from storage.key_area import key_file_path
 from storage.key_files import Passwords
 from storage.keys import ChainKey
 from storage.overlay import Overlay
@@ -211,7 +211,7 @@ def _chain_to_extend(folder: Path, volume: str, new_base: bool, differential_of:
             path=str(folder),
             hint="Capture a base first, then a differential.",
         )
-    with_key = key_file_bases(folder, volume)
+    with_key = bases_with_key(folder, volume, (image for group in found.values() for image in group))
     every = [image.header for group in found.values() for image in group if image.header is not None]
     was_encrypted = bool(with_key) or any(header.encrypted for header in every)
     if new_base or not bases:  # a key file whose images are elsewhere is not written over: they may come back

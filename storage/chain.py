@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from policies.assuming import NamedFile, assume_spans
 from policies.differentials import differential_below_merged
-from policies.errors import ConfigurationError, FormatError, MissingPointError
+from policies.errors import ConfigurationError, ForeignContainerError, FormatError, MissingPointError
 from policies.merging import MergePlan, plan_merge, point_numbered
 from policies.names import Tier, image_name
 from policies.points import Point, PointId, Span
 from policies.reach import shortest_path, ways_from_nothing
 from storage.folder import FoundImage, chains, scan_folder
+from storage.foreign import HINT
 
 Planned = TypeVar("Planned")
 
@@ -45,6 +47,19 @@ class Chain:
     def unusable(self) -> tuple[FoundImage, ...]:
         """Images that are bad at first sight."""
         return tuple(image for image in self.images if not image.usable)
+
+    @cached_property
+    def foreign(self) -> tuple[FoundImage, ...]:
+        """Images in ShadowProtect's own container: known by their names alone."""
+        return tuple(image for image in self.images if image.is_foreign)
+
+    @cached_property
+    def assumed_spans(self) -> tuple[Span, ...]:
+        """The foreign images as spans that only their names vouch for, in the same order; nothing rests on them."""
+        files = (
+            NamedFile(image.path.name, _modified_at(image.path), image.stored_bytes) for image in self.foreign
+        )
+        return assume_spans(files)
 
     def without(self, names: Collection[str]) -> Chain:
         """Return the chain as it would be without some files.
@@ -160,12 +175,24 @@ class Chain:
             for image in self.unusable:
                 if image.trouble is not None:
                     raise image.trouble from error
+                if image.is_foreign:
+                    raise ForeignContainerError(
+                        f"{image.problem}; without it, {error.message}", path=str(image.path), hint=HINT
+                    ) from error
                 raise FormatError(
                     f"{image.problem}; without it, {error.message}",
                     path=str(image.path),
                     hint="Fetch a good copy of this file from a replica.",
                 ) from error
             raise
+
+
+def _modified_at(path: Path) -> datetime:
+    """Return when a file was last written; the beginning of time where that cannot be seen."""
+    try:
+        return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+    except (OSError, OverflowError, ValueError):
+        return datetime.fromtimestamp(0, UTC)
 
 
 def _nothing(chain: Chain, when: str) -> Point:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.errors import FormatError, RollforwardError, StorageError
+from policies.errors import ForeignContainerError, FormatError, RollforwardError, StorageError
 from policies.names import ImageName, Tier, image_name, parse_image_name
 from policies.points import Span
 from storage import layout
+from storage.foreign import HINT, PROBLEM
 from storage.header import ImageHeader, read_header
-from storage.key_area import key_files_among
+from storage.key_area import key_file_bases, key_files_among
+from storage.md5_side_file import side_file_names
 from storage.part_check import problem_words, set_fault, told_at_opening
 from storage.parts import following_parts, group_parts, part_numbers_beside, stored_bytes_of
 from storage.stored_file import StoredFile
@@ -35,6 +37,7 @@ class FoundImage:
         parts: how many files it is in, as far as they are there.
         stands_out: whether its problem is that it is plain, though its volume is encrypted.
         trouble: the error of its medium, if that is why; the image itself may be good.
+        is_foreign: whether it is in ShadowProtect's own container, which is why nothing but its name is known.
     """
 
     path: Path
@@ -47,6 +50,12 @@ class FoundImage:
     trouble: StorageError | None = None
     parts: int = 1
     stands_out: bool = False
+    is_foreign: bool = False
+
+    @property
+    def side_files(self) -> tuple[str, ...]:
+        """Names of the `.md5` side files that lie beside it now, whatever they say."""
+        return tuple(name for name in side_file_names(self.path.name) if self.path.with_name(name).exists())
 
     @property
     def usable(self) -> bool:
@@ -73,6 +82,8 @@ class FoundImage:
 
     def refusal(self, hint: str) -> RollforwardError:
         """Return the error to raise where an image that has a problem is needed: its medium's, or one that says why."""
+        if self.is_foreign:
+            return ForeignContainerError(self.problem or PROBLEM, path=str(self.path), hint=HINT)
         return self.trouble or FormatError(self.problem or "cannot be read", path=str(self.path), hint=hint)
 
 
@@ -217,6 +228,8 @@ def _look_inside(file: StoredFile, found: FoundImage, numbers: Sequence[int] | N
             fault = set_fault(file, header.digest, numbers)
             if fault is not None:
                 return replace(found, header=header, problem=problem_words(fault, file.path))
+    except ForeignContainerError as error:
+        return replace(found, problem=error.message, is_foreign=True)
     except FormatError as error:
         return replace(found, problem=problem_words(told_at_opening(file, error), file.path))
     except RollforwardError as error:
@@ -260,7 +273,7 @@ def _place(image: FoundImage) -> tuple[int, str]:
     return -1 if image.name.is_base else image.name.point_number, image.path.name
 
 
-def _encrypted_since(found: Iterable[FoundImage], names: Iterable[str]) -> dict[str, tuple[int, str]]:
+def _encrypted_since(found: Sequence[FoundImage], names: Iterable[str]) -> dict[str, tuple[int, str]]:
     """Say of each volume that is encrypted from which base on, and which file tells: an image, or a key file.
 
     Once encrypted, always: no capture makes a plain image after that. Whatever else is wrong with an encrypted image,
@@ -271,8 +284,33 @@ def _encrypted_since(found: Iterable[FoundImage], names: Iterable[str]) -> dict[
         for image in found
         if image.header is not None and image.header.encrypted
     ]
-    tells += [(base.volume, base.base, name) for name, base in key_files_among(names).items()]
+    foreign = foreign_chains(found)
+    tells += [
+        (base.volume, base.base, name)
+        for name, base in key_files_among(names).items()
+        if (base.volume, base.base) not in foreign  # ShadowProtect's own key files tell of its own images
+    ]
     return {volume: (base, name) for volume, base, name in sorted(tells, reverse=True)}
+
+
+def foreign_chains(found: Iterable[FoundImage]) -> frozenset[tuple[str, int]]:
+    """Say which chains, by volume and base, hold foreign images: a key file of that name is ShadowProtect's own."""
+    return frozenset((image.name.volume, image.name.base) for image in found if image.is_foreign)
+
+
+def bases_with_key(folder: Path, volume: str, found: Iterable[FoundImage]) -> tuple[int, ...]:
+    """List the bases of a volume that have a key file of ours, whether their images are there and good or not.
+
+    Args:
+        folder: the managed folder.
+        volume: name of the volume.
+        found: its images.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    foreign = foreign_chains(found)
+    return tuple(base for base in key_file_bases(folder, volume) if (volume, base) not in foreign)
 
 
 def _check_neighbours(

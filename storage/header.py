@@ -20,6 +20,7 @@ from policies.errors import (
 from policies.points import Point, PointId, Span
 from storage import layout
 from storage.digests import digest_of
+from storage.foreign import refuse_foreign
 from storage.key_area import decode_key_area
 from storage.stored_file import StoredFile
 
@@ -309,6 +310,7 @@ def _decode_metadata(packed: bytes, path: str) -> Mapping[str, object]:
 def read_header(file: StoredFile, *, any_slots: bool = False) -> ImageHeader:
     """Read and check the header of an open image, all but the key area if wanted; raises as `ImageReader` does."""
     path = str(file.path)
+    refuse_foreign(file)
     if file.size_bytes < layout.HEADER.itemsize:
         what = "the file is empty" if file.size_bytes == 0 else "the file is too short for an image"
         raise TruncatedError(what, path=path, offset=file.size_bytes)

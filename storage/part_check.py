@@ -17,6 +17,7 @@ import numpy as np
 
 from policies.errors import (
     DigestMismatchError,
+    ForeignContainerError,
     FormatError,
     NotAnImageError,
     RollforwardError,
@@ -186,7 +187,9 @@ def told_at_opening(file: StoredFile, error: FormatError) -> FormatError:
     Returns:
         An error that names the file; the one given, where nothing more can be told.
     """
-    if error.path != str(file.path) or not (file.part_count > 1 or part_numbers_beside(file.path)):
+    if isinstance(error, ForeignContainerError) or error.path != str(file.path):
+        return error
+    if not (file.part_count > 1 or part_numbers_beside(file.path)):
         return error
     try:
         if isinstance(error, NotAnImageError):

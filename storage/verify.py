@@ -3,28 +3,33 @@
 It needs no decompression and no password: the stored stream is hashed in long runs, the index page by page,
 and both are held against the digests that the root commits to. Whether the root is the one that was recorded
 when the image was made is for the caller to compare.
+
+A file in ShadowProtect's own container is held against its `.md5` side file, the only thing that can prove it; without
+one it is neither good nor bad. So is an image of ours, once its own digests fit, if a side file lies beside it.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from policies.errors import DigestMismatchError, FormatError
+from policies.errors import DigestMismatchError, ForeignContainerError, FormatError, TruncatedError
 from storage import kernels, layout
 from storage.codec import decode_frame
 from storage.decryption import decryption_of
 from storage.digests import digest_of
 from storage.header import ImageHeader
 from storage.image import ImageReader
+from storage.md5_check import check_md5
 from storage.overlay import Overlay, Window, is_trace
 from storage.part_check import set_fault, told_by_part
-from storage.parts import stored_bytes_of
+from storage.parts import first_gap, part_numbers_beside, part_path, stored_bytes_of
 from storage.pipeline import THREADS, BufferPool, Progress, no_progress, ordered_map
+from storage.stored_file import StoredFile
 
 if TYPE_CHECKING:
     from storage.keys import ChainKey
@@ -42,21 +47,27 @@ class Verified:
 
     Attributes:
         path: the file.
-        status: good or bad.
-        reason: what is wrong, in words; None if good.
+        status: good; bad; unproven where a foreign file lacks the side file that could prove it.
+        reason: what is wrong, or missing, in words; None if good.
         stored_bytes: its size, all parts together.
         header: its header, where that could be read.
         root: its identity, 32 bytes, where the trailer could be read.
         changed_bytes: plain size of its granules, likewise.
+        is_foreign: whether it is in ShadowProtect's own container.
+        side_files: names of the `.md5` side files that it was held against.
+        note: what is odd about side files beside an image that is good without them; None otherwise.
     """
 
     path: Path
-    status: Literal["good", "bad"]
+    status: Literal["good", "bad", "unproven"]
     reason: str | None
     stored_bytes: int
     header: ImageHeader | None = None
     root: bytes | None = None
     changed_bytes: int = 0
+    is_foreign: bool = False
+    side_files: tuple[str, ...] = ()
+    note: str | None = None
 
 
 def verify_image(
@@ -95,11 +106,37 @@ def verify_image(
                     _check_frames(path, key)
             except FormatError as error:
                 return _bad(path, told_by_part(image, error), image)
-            return Verified(
-                path, "good", None, image.stored_bytes, image.header, image.root, image.plain_bytes
-            )
+            return _with_side_file(image, progress)
+    except ForeignContainerError:
+        return _verify_foreign(path, from_medium=from_medium, progress=progress)
     except FormatError as error:
         return _bad(path, error)
+
+
+def _with_side_file(image: ImageReader, progress: Progress) -> Verified:
+    """Hold an image that is good by its own digests against its side file, if there is one: it was read just now."""
+    good = Verified(image.path, "good", None, image.stored_bytes, image.header, image.root, image.plain_bytes)
+    verdict = check_md5(image.file, from_medium=False, progress=progress)
+    if verdict.status == "bad":
+        return replace(good, status="bad", reason=verdict.reason, side_files=verdict.side_files)
+    note = verdict.reason if verdict.status == "unproven" and verdict.side_files else None
+    return replace(good, side_files=verdict.side_files, note=note)
+
+
+def _verify_foreign(path: Path, *, from_medium: bool, progress: Progress) -> Verified:
+    """Hold a foreign file, all its parts, against its side files."""
+    try:
+        with closing(StoredFile(path)) as file:
+            gap = first_gap(part_numbers_beside(path))
+            if gap is not None:
+                raise TruncatedError("this part of the set is missing", path=str(part_path(path, gap)))
+            verdict = check_md5(file, from_medium=from_medium, progress=progress)
+            size = file.size_bytes
+    except FormatError as error:
+        return replace(_bad(path, error), is_foreign=True)
+    return Verified(
+        path, verdict.status, verdict.reason, size, is_foreign=True, side_files=verdict.side_files
+    )
 
 
 def _bad(path: Path, error: FormatError, image: ImageReader | None = None) -> Verified:

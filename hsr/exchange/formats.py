@@ -15,7 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from policies.errors import ConfigurationError, SourceError
+from policies.errors import ConfigurationError, ForeignContainerError, SourceError
+from storage.foreign import HINT, MAGICS, PROBLEM
 
 _SECTOR: Final = 512
 _DESCRIPTOR_BYTES_MAX: Final = 1 << 20
@@ -77,6 +78,7 @@ def recognise(path: Path, told: DiskFormat | None = None) -> ForeignDisk:
 
     Raises:
         ConfigurationError: name and content say different things, and no format was told.
+        ForeignContainerError: it is a backup image of ShadowProtect's.
         SourceError: it cannot be read, or is not of the told format.
 
     Source: qcow2 (docs/interop/qcow2.txt of QEMU), "VMDK Virtual Disk Format 1.1", "VHD Image Format Specification
@@ -88,6 +90,8 @@ def recognise(path: Path, told: DiskFormat | None = None) -> ForeignDisk:
             head = file.read(_SECTOR)
             file.seek(max(size - _SECTOR, 0))
             tail = file.read(_SECTOR)
+            if told is None and head.startswith(MAGICS):
+                raise ForeignContainerError(PROBLEM, path=str(path), hint=HINT)
             content = _format_of(head, tail)
             chosen = told or _agreed(path, content)
             if chosen is not DiskFormat.RAW and chosen is not content:

@@ -234,7 +234,7 @@ def test_verify_a_good_folder(week):
         path.name for path in week.folder.glob("*.sp?")
     ) or len(lines) == 8
     for line in lines:
-        assert list(line) == IMAGE_KEYS
+        assert list(line) == [*IMAGE_KEYS, "foreign", "side_files", "note"]
         assert (line["status"], line["reason"], line["volume"]) == ("good", None, "D_VOL")
         assert line["root"] == Path(line["path"]).read_bytes()[-32:].hex()
     assert {line["kind"] for line in lines} == {"base", "incremental", "daily"}

@@ -111,7 +111,7 @@ def _sound_spans(
         if span.assumed or not span.ascends:
             continue
         line = span.covers if span.start is None else (span.start, *span.covers)
-        if wanted is not None and len(line) > 2:
+        if wanted is not None and len(span.covers) > 1:
             line = tuple(point for point in line if point.id in wanted)
         if all(points.get(point.id, point).number == point.number for point in line):
             sound.append(span)

@@ -24,7 +24,8 @@ class ChainFacts:
             that are gone since.
         holds: what people want to stay.
         claims: what work and disks need.
-        freezes: why nothing of the chain may be removed at present, as `freezing` judges it.
+        freezes: why nothing of the chain may be removed at present, as `freezing` judges it; those that a plan found
+            itself (`BROKEN`) tell only since when.
         waived: keys of freezes that a person has said are well.
         taken: names of other files in the folder, so that no result is given one of them.
         blocked: results, by name, that are not to be tried at present, each with its reason (quarantine, back-off).

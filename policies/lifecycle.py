@@ -132,7 +132,11 @@ def plan_chain(
     sights = first_sights(((one.span, one.first_seen_at) for one in facts.holdings), facts.seen_at)
     usable = [one for one in facts.holdings if one.is_usable]
     timeline = trace_timeline((one.span for one in usable), facts.zone, sights, now)
-    frozen = [freeze for freeze in facts.freezes if freeze.key not in facts.waived]
+    frozen = [
+        freeze
+        for freeze in facts.freezes
+        if freeze.key not in facts.waived and freeze.kind is not FreezeKind.BROKEN
+    ]
     rollups = _rollups(facts, timeline, policy, moment)
     consolidations = plan_consolidations(rollups.due, timeline, _surroundings(facts, frozen))
     verification = _while_frozen(policy.verification, frozen)

@@ -234,6 +234,8 @@ def test_plans_end_and_what_is_promised_is_restored_byte_for_byte(world: World, 
             unproven.append((now + landing.proven_after, name))
         if chance.random() < 0.15:
             some_needs(life, chance, now)
+        if chance.random() < 0.03:
+            life.policy, life.zone = some_policy(chance), chance.choice(ZONES)
         plan = life.live(now)
         assert life.ask(now) == plan, "a second plan changes nothing"
         check_claims(life, now)
@@ -246,8 +248,9 @@ def test_with_nothing_missing_every_old_point_gets_into_its_monthly(world: World
     life = new_life(chance, world)
     life.policy = replace(life.policy, consolidation=replace(life.policy.consolidation, rolling=False))
     told = {state.point.id: state.point for state in world.states}
+    originals: dict[PointId, Image] = {}
     for landing in landings(world, chance, told):
-        life.images[landing.image.span.name] = landing.image
+        life.images[landing.image.span.name] = originals[landing.image.span.end.id] = landing.image
         life.put(landing.image.span, landing.at)
     end = max(one.first_seen_at for one in life.present)
     for day in (1, 40, 80, 120):
@@ -259,6 +262,9 @@ def test_with_nothing_missing_every_old_point_gets_into_its_monthly(world: World
     assert all(one.tier.value == "monthly" for one in life.present if one.span.start is not None)
     covered = {point.id for one in life.present for point in one.span.covers}
     assert covered == set(life.states)
+    for one in life.present:
+        steps = [originals[point.id] for point in one.span.covers]
+        assert life.images[one.name].content == merge(steps, "m").content, "as if made of the incrementals"
     assert life.restorable() >= set(tree.points)
 
 

@@ -54,7 +54,7 @@ class FreezeKind(StrEnum):
 
     VANISHED: many images are gone at once. GREW: incrementals are much larger than they were. INCOMPRESSIBLE: they
     compress much worse than they did. CLOCK: the system clock jumped. BROKEN: a point that should be restorable is
-    not. REBUILT: the catalogue is new, and not everybody has said what is needed.
+    not. REBUILT: the catalogue is new, and not everybody has said what is needed. PERSON: somebody wants it so.
     """
 
     VANISHED = "vanished"
@@ -63,6 +63,7 @@ class FreezeKind(StrEnum):
     CLOCK = "clock"
     BROKEN = "broken"
     REBUILT = "rebuilt"
+    PERSON = "person"
 
 
 @dataclass(frozen=True, slots=True)

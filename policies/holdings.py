@@ -129,6 +129,7 @@ class Hold:
         placed_at: when.
         name: the file that stays, and whose end stays restorable; None if the hold is on a point.
         point: the point that stays restorable; None if the hold is on a file.
+        until: when the wish ends by itself; None if it lasts until it is taken back.
     """
 
     reason: str
@@ -136,6 +137,11 @@ class Hold:
     placed_at: datetime
     name: str | None = None
     point: PointId | None = None
+    until: datetime | None = None
+
+    def is_alive(self, now: datetime) -> bool:
+        """Tell whether it still counts."""
+        return self.until is None or now < self.until
 
     @property
     def needed_by(self) -> str:

@@ -207,7 +207,10 @@ def _retention(
     sources: Mapping[str, str],
     now: datetime,
 ) -> _Retention:
-    needs = Needs(facts.holds, tuple(claim for claim in facts.claims if claim.is_alive(now)))
+    needs = Needs(
+        tuple(hold for hold in facts.holds if hold.is_alive(now)),
+        tuple(claim for claim in facts.claims if claim.is_alive(now)),
+    )
     needed = {source: f"the making of {result}" for source, result in sources.items()} | needs.of_names()
     fates = fates_by_age(facts.holdings, policy.retention, needed, now)
     promised = promises_of(fates, needs, reached)
@@ -268,4 +271,5 @@ def _next_due_at(
     if control.runs and policy.consolidation.enabled:
         moments.extend(fate.due_at for fate in retention.fates if fate.ground is Ground.YOUNG)
     moments.extend(claim.expires_at for claim in facts.claims)
+    moments.extend(hold.until for hold in facts.holds)
     return min((moment for moment in moments if moment is not None and moment > now), default=None)

@@ -37,6 +37,7 @@ class HoldEntry:
         placed_by: who wished it.
         placed_at: when.
         released_at: when it was given up; None while it is in force.
+        until: when it ends by itself; None if it lasts until it is released.
     """
 
     word: ClassVar[str] = "hold"
@@ -48,6 +49,7 @@ class HoldEntry:
     placed_by: str
     placed_at: datetime
     released_at: datetime | None = None
+    until: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -57,7 +59,7 @@ class HoldEntry:
     @property
     def over_since(self) -> datetime | None:
         """Since when it no longer matters; None while it does."""
-        return self.released_at
+        return _first(self.released_at, self.until)
 
     def merged(self, other: HoldEntry) -> HoldEntry:
         """Give what two entries of one hold say together."""
@@ -428,6 +430,7 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "since": _moment,
     "placed_at": _moment,
     "released_at": _optional(_moment),
+    "until": _optional(_moment),
     "left_at": _optional(_moment),
     "first_seen_at": _moment,
     "retiring_at": _moment,

@@ -76,6 +76,24 @@ def make_folder_due(session: Session, folder_id: int | None, now: datetime) -> N
     session.execute(query if folder_id is None else query.where(Chain.folder_id == folder_id))
 
 
+def start_work(session: Session, folder_id: int | None, now: datetime) -> int:
+    """Have the daily work of a folder's chains, or of all, done now, whatever the control time.
+
+    Whoever plans a chain passes on whether `Chain.started_at` is set, and clears it with a plan that has nothing to do.
+
+    Args:
+        session: of a write transaction.
+        folder_id: the folder; None for all.
+        now: calendar time.
+
+    Returns:
+        How many chains that are.
+    """
+    query = update(Chain).values(revision=Chain.revision + 1, next_due_at=now, started_at=now)
+    mine = query if folder_id is None else query.where(Chain.folder_id == folder_id)
+    return int(session.connection().execute(mine).rowcount)
+
+
 def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[tuple[int, datetime]]:
     """Return which chains may have something due, and since when, the longest due first; reads no other chain.
 

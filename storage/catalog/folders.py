@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.elements import ColumnElement
 
 from policies.folder_policy import FolderPolicy, parse_folder_policy
 from storage.catalog.agents import agent_policy
@@ -15,6 +17,9 @@ from storage.catalog.chains import make_folder_due
 from storage.catalog.events import record_event
 from storage.catalog.freezes import drop_waivers
 from storage.catalog.models import EventKind, Folder, Image, Layer
+
+NO_PRIORITY: Final = -1
+"""Takes a folder's sort priority away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +29,8 @@ class FolderTraits:
     Attributes:
         time_zone: IANA name; days, weeks and months follow it.
         description: words on it.
-        sort_priority: folders with a smaller number come first.
-        credentials: where the secret is found that opens it; empty for none.
+        sort_priority: folders with a smaller number, 0 to 255, come first; `NO_PRIORITY` for none.
+        credentials: as `Folder.credentials`; empty for none.
     """
 
     time_zone: str | None = None
@@ -56,7 +61,7 @@ def add_folder(
         added_at=now,
         rescan_at=machine_now,
         description="",
-        sort_priority=0,
+        sort_priority=None,
         settings={},
         settings_revision=0,
     )
@@ -94,7 +99,7 @@ def describe_folder(session: Session, folder: Folder, traits: FolderTraits, *, n
     if traits.description is not None:
         folder.description = traits.description
     if traits.sort_priority is not None:
-        folder.sort_priority = traits.sort_priority
+        folder.sort_priority = None if traits.sort_priority == NO_PRIORITY else traits.sort_priority
     if traits.credentials is not None:
         folder.credentials = traits.credentials or None
 
@@ -153,8 +158,15 @@ def remove_folder(session: Session, folder: Folder, *, now: datetime, machine_no
 
 
 def all_folders(session: Session) -> list[Folder]:
-    """Return the managed folders, the most important ones first, then by path."""
-    return list(session.scalars(select(Folder).order_by(Folder.sort_priority, Folder.path)))
+    """Return the managed folders in the order of `in_order`."""
+    return list(session.scalars(select(Folder).order_by(*in_order())))
+
+
+def in_order() -> tuple[
+    ColumnElement[bool] | InstrumentedAttribute[int | None] | InstrumentedAttribute[str], ...
+]:
+    """Give what folders are ordered by: those with a sort priority first, ascending, then all others; then by path."""
+    return Folder.sort_priority.is_(None), Folder.sort_priority, Folder.path
 
 
 def folders_due(session: Session, machine_now: datetime, *, limit: int = 5_000) -> list[int]:

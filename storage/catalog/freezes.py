@@ -10,7 +10,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from policies.freezing import Freeze
+from policies.freezing import Freeze, FreezeKind
 from storage.catalog.chains import make_due, make_folder_due
 from storage.catalog.memory_models import StoredFreeze, Waiver
 from storage.catalog.models import Chain
@@ -48,14 +48,15 @@ def set_freezes(session: Session, scope: Scope, found: Iterable[Freeze], *, now:
     Args:
         session: of a write transaction.
         scope: what they are about; freezes of other scopes stay as they are.
-        found: all that were found, as judged.
+        found: all that were found, as judged. What a person froze stays as it is.
         now: calendar time; chains concerned are due for planning when anything changed.
 
     Returns:
         What began and what ended, for the event log.
     """
     wanted = {freeze.key: freeze for freeze in found}
-    stored = {row.key: row for row in session.scalars(select(StoredFreeze).where(*_exactly(scope)))}
+    judged = select(StoredFreeze).where(*_exactly(scope), StoredFreeze.kind != FreezeKind.PERSON)
+    stored = {row.key: row for row in session.scalars(judged)}
     ended = [_unpack(row) for key, row in stored.items() if key not in wanted]
     begun = [freeze for key, freeze in wanted.items() if key not in stored]
     for key, row in stored.items():
@@ -102,6 +103,76 @@ def freezes_of_chain(session: Session, chain: Chain, now: datetime) -> tuple[Fre
 def stored_freezes(session: Session) -> list[StoredFreeze]:
     """Return all freezes, oldest first."""
     return list(session.scalars(select(StoredFreeze).order_by(StoredFreeze.since, StoredFreeze.id)))
+
+
+def freeze_folder(session: Session, folder_id: int, freeze: Freeze, *, now: datetime) -> bool:
+    """Freeze a folder because a person wants it.
+
+    Args:
+        session: of a write transaction.
+        folder_id: the folder.
+        freeze: of the kind `PERSON`.
+        now: calendar time.
+
+    Returns:
+        False if a person has frozen it already; then nothing changes.
+    """
+    if frozen_by_person(session, folder_id):
+        return False
+    session.add(
+        StoredFreeze(
+            folder_id=folder_id,
+            chain_id=None,
+            kind=freeze.kind,
+            key=freeze.key,
+            since=freeze.since,
+            reason=freeze.reason,
+            ends=freeze.ends,
+            ends_at=freeze.ends_at,
+        )
+    )
+    make_folder_due(session, folder_id, now)
+    return True
+
+
+def unfreeze_folder(session: Session, folder_id: int, waived_by: str, *, now: datetime) -> tuple[Freeze, ...]:
+    """Take back what a person froze in a folder, and say of all else that freezes it, or all folders, that it is well.
+
+    Args:
+        session: of a write transaction.
+        folder_id: the folder.
+        waived_by: who says so.
+        now: calendar time.
+
+    Returns:
+        The freezes that do not count for it any more.
+    """
+    waived = waived_keys(session, folder_id)
+    mine = or_(StoredFreeze.folder_id == folder_id, StoredFreeze.folder_id.is_(None))
+    own_chains = select(Chain.id).where(Chain.folder_id == folder_id)
+    rows = session.scalars(
+        select(StoredFreeze).where(
+            or_(
+                StoredFreeze.chain_id.in_(own_chains),
+                StoredFreeze.chain_id.is_(None) & mine,
+            )
+        )
+    )
+    found = [row for row in rows if row.key not in waived]
+    for row in found:
+        if row.kind is FreezeKind.PERSON:
+            session.delete(row)
+        else:
+            waive(session, Scope(folder_id), row.key, waived_by, now=now)
+    if found:
+        make_folder_due(session, folder_id, now)
+    return tuple(_unpack(row) for row in found)
+
+
+def frozen_by_person(session: Session, folder_id: int) -> list[StoredFreeze]:
+    """Return what a person froze in a folder."""
+    mine = (StoredFreeze.folder_id == folder_id, StoredFreeze.kind == FreezeKind.PERSON)
+    return list(session.scalars(select(StoredFreeze).where(*mine)))
 
 
 def waive(session: Session, scope: Scope, key: str, waived_by: str, *, now: datetime) -> None:

@@ -45,6 +45,7 @@ def place_hold(session: Session, chain_id: int, hold: Hold) -> StoredHold:
         reason=hold.reason,
         placed_by=hold.placed_by,
         placed_at=hold.placed_at,
+        until=hold.until,
     )
     session.add(stored)
     add_line(session, chain.folder_id, hold_entry(stored))
@@ -91,6 +92,7 @@ def holds_of_folder(session: Session, folder_id: int) -> tuple[Hold, ...]:
             placed_at=stored.placed_at,
             name=stored.name,
             point=None if stored.point is None else PointId(bytes.fromhex(stored.point)),
+            until=stored.until,
         )
         for stored in stored_holds(session, folder_id)
     )
@@ -106,6 +108,7 @@ def hold_entry(stored: StoredHold, *, released_at: datetime | None = None) -> Ho
         placed_by=stored.placed_by,
         placed_at=stored.placed_at,
         released_at=released_at,
+        until=stored.until,
     )
 
 

@@ -33,6 +33,7 @@ class Agent(Model):
         uid: 32 hexadecimal digits, drawn once; the ledgers of its folders name it as their owner.
         made_at: when it was drawn (calendar).
         settings: what is set for the agent, and for all its folders.
+        credentials: what opens folders that have none of their own, as `Folder.credentials`; None for nothing.
         settings_revision: counts changes of the settings.
         clock_watch: what is known of the system clock, as `agents` packs it; None before the first look.
         summary_day: the local day of the last daily summary; None if there was none.
@@ -44,6 +45,7 @@ class Agent(Model):
     uid: Mapped[str]
     made_at: Mapped[datetime]
     settings: Mapped[Layer] = mapped_column(JSON, default=dict)
+    credentials: Mapped[str | None]
     settings_revision: Mapped[int] = mapped_column(default=0)
     clock_watch: Mapped[dict[str, str | float | None] | None] = mapped_column(JSON(none_as_null=True))
     summary_day: Mapped[date | None]
@@ -59,6 +61,7 @@ class StoredHold(Model):
         reason: why, in the person's words.
         placed_by: who wished it.
         placed_at: when (calendar).
+        until: when it ends by itself (calendar); None if it lasts until it is released.
     """
 
     __tablename__ = "hold"
@@ -71,6 +74,7 @@ class StoredHold(Model):
     reason: Mapped[str]
     placed_by: Mapped[str]
     placed_at: Mapped[datetime]
+    until: Mapped[datetime | None]
 
 
 class StoredClaim(Model):

@@ -118,8 +118,8 @@ class Folder(Model):
         problem_since: since when (calendar); None when it can.
         ledger_problem: why its ledger cannot be read or written; None when it can. Nothing is removed meanwhile.
         description: a person's words on it.
-        sort_priority: folders with a smaller number are shown, and worked on, first.
-        credentials: where the secret is found that opens it, such as "file:/etc/share.credentials"; never the secret.
+        sort_priority: folders with a smaller number, 0 to 255, are shown, and worked on, first; None comes last.
+        credentials: user, and sealed password, as `credentials.CredentialSeal` writes them; None for the agent's.
         settings: what is set for it, over what is set for the agent.
         newest_image_at: when an image last landed in it (calendar); None if none ever did.
         settings_revision: counts changes of its settings.
@@ -136,7 +136,7 @@ class Folder(Model):
     problem_since: Mapped[datetime | None]
     ledger_problem: Mapped[str | None]
     description: Mapped[str] = mapped_column(default="")
-    sort_priority: Mapped[int] = mapped_column(default=0)
+    sort_priority: Mapped[int | None]
     credentials: Mapped[str | None]
     settings: Mapped[Layer] = mapped_column(JSON, default=dict)
     newest_image_at: Mapped[datetime | None]
@@ -154,6 +154,7 @@ class Chain(Model):
         waits_for: in words, why what is due cannot be done yet; None if nothing holds it up.
         revision: counts what happened to the chain, so that a plan knows whether it is out of date.
         fence: counts its leases; work begun under an older one cannot be recorded.
+        started_at: when a person had the daily work started, which is not done yet (calendar); None otherwise.
     """
 
     __tablename__ = "chain"
@@ -168,6 +169,7 @@ class Chain(Model):
     waits_for: Mapped[str | None]
     revision: Mapped[int] = mapped_column(default=0)
     fence: Mapped[int] = mapped_column(default=0)
+    started_at: Mapped[datetime | None]
 
 
 class Image(Model):

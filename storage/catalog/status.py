@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from policies.names import Tier
+from storage.catalog.folders import in_order
 from storage.catalog.models import Attempt, Folder, FolderTally, ImageState
 
 
@@ -84,7 +85,7 @@ def total_counts(session: Session) -> FolderCounts:
 def folders_in_trouble(session: Session) -> list[Folder]:
     """Return the folders that cannot be read, or whose ledgers cannot, the most important ones first."""
     query = select(Folder).where(Folder.problem.is_not(None) | Folder.ledger_problem.is_not(None))
-    return list(session.scalars(query.order_by(Folder.sort_priority, Folder.path)))
+    return list(session.scalars(query.order_by(*in_order())))
 
 
 def quarantined_work(session: Session) -> int:

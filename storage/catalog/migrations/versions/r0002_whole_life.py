@@ -19,6 +19,7 @@ _SUFFIXES = {"daily": "-cd", "weekly": "-cw", "monthly": "-cm", "rolling": "-cr"
 def upgrade() -> None:
     """Add what is new; what was known before stays."""
     _widen_folder()
+    op.add_column("chain", sa.Column("started_at", UtcDateTime()))
     _widen_image()
     _widen_attempt()
     op.create_index("ix_event_folder_subject", "event", ["folder_id", "subject"])
@@ -35,7 +36,7 @@ def _widen_folder() -> None:
     op.add_column("folder", sa.Column("problem_since", UtcDateTime()))
     op.add_column("folder", sa.Column("ledger_problem", sa.String()))
     op.add_column("folder", sa.Column("description", sa.String(), nullable=False, server_default=""))
-    op.add_column("folder", sa.Column("sort_priority", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("folder", sa.Column("sort_priority", sa.Integer()))
     op.add_column("folder", sa.Column("credentials", sa.String()))
     op.add_column("folder", sa.Column("settings", sa.JSON(), nullable=False, server_default="{}"))
     op.add_column("folder", sa.Column("newest_image_at", UtcDateTime()))
@@ -78,6 +79,7 @@ def _make_memory() -> None:
         sa.Column("uid", sa.String(), nullable=False),
         sa.Column("made_at", UtcDateTime(), nullable=False),
         sa.Column("settings", sa.JSON(), nullable=False),
+        sa.Column("credentials", sa.String()),
         sa.Column("settings_revision", sa.Integer(), nullable=False),
         sa.Column("clock_watch", sa.JSON(none_as_null=True)),
         sa.Column("summary_day", sa.Date()),
@@ -124,6 +126,7 @@ def _make_needs() -> None:
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("placed_by", sa.String(), nullable=False),
         sa.Column("placed_at", UtcDateTime(), nullable=False),
+        sa.Column("until", UtcDateTime()),
     )
     op.create_index("ix_hold_folder_id", "hold", ["folder_id"])
     op.create_table(

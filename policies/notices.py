@@ -145,7 +145,8 @@ class TroubleRecord:
     def clears_after(self) -> timedelta:
         """How long it must stay away to count as cleared."""
         first = DAMPING[self.trouble.kind].clears_after
-        return min(first * 2 ** min(self.returns, 20), max(first, LONGEST_ABSENCE))
+        doubled: timedelta = first * 2 ** min(self.returns, 20)
+        return min(doubled, max(first, LONGEST_ABSENCE))
 
     def not_after(self, now: datetime) -> TroubleRecord:
         """Give the record with no time in the future."""

@@ -7,7 +7,7 @@ values, however long the chain is; where it cannot tell, the whole chain is plan
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -89,6 +89,15 @@ class Outlook:
             ends=tuple(grown if end is before else end for end in self.ends),
         )
 
+    def as_plain(self) -> dict[str, object]:
+        """Write it as plain values, to be kept with the chain; `outlook_from_plain` reads it back."""
+        return {
+            "made_at": self.made_at.isoformat(),
+            "next_due_at": None if self.next_due_at is None else self.next_due_at.isoformat(),
+            "highest": self.highest,
+            "ends": [[end.point.hex(), end.time.isoformat(), end.day_end.isoformat()] for end in self.ends],
+        }
+
     def _end_below(self, holding: Holding, now: datetime) -> LineEnd | None:
         """Find the end that a good incremental leads on from, if that is all it does."""
         span = holding.span
@@ -102,6 +111,38 @@ class Outlook:
             (end for end in self.ends if end.point == start and end.time <= holding.first_seen_at <= now),
             None,
         )
+
+
+def outlook_from_plain(plain: object) -> Outlook | None:
+    """Read what `Outlook.as_plain` wrote.
+
+    Args:
+        plain: plain values, as JSON gives them back.
+
+    Returns:
+        The outlook; None if this is none, so that the whole chain is planned.
+    """
+    if not isinstance(plain, Mapping):
+        return None
+    try:
+        made_at, next_due_at, highest, ends = (
+            plain[key] for key in ("made_at", "next_due_at", "highest", "ends")
+        )
+        return Outlook(
+            made_at=datetime.fromisoformat(made_at),
+            next_due_at=None if next_due_at is None else datetime.fromisoformat(next_due_at),
+            highest=int(highest),
+            ends=tuple(
+                LineEnd(
+                    PointId(bytes.fromhex(point)),
+                    datetime.fromisoformat(time),
+                    datetime.fromisoformat(day_end),
+                )
+                for point, time, day_end in ends
+            ),
+        )
+    except (TypeError, KeyError, ValueError):
+        return None
 
 
 def outlook_of(

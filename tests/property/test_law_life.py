@@ -6,6 +6,7 @@ planned is done on the naive byte model, and after every step each point that wa
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.ancestry import trace_ancestry, trace_joints
 from policies.calendar import MonthEnd, Weekday
 from policies.control import control_at
 from policies.cursor import Cursor, roll_on_path
@@ -27,6 +29,7 @@ from policies.folder_policy import (
 )
 from policies.holdings import Claim, Hold, Holding
 from policies.lifecycle import ChainPlan, plan_chain
+from policies.outlook import outlook_from_plain
 from policies.points import Point, PointId, Span
 from policies.retention import Ground
 from policies.timeline import first_sights, trace_timeline
@@ -288,7 +291,8 @@ def test_the_outlook_says_what_the_plan_of_the_whole_chain_says(world: World, se
                     # sooner at times, where a gap keeps the day from being rolled up; never too late
                     assert grown.next_due_at is not None
                     assert plan.next_due_at is None or grown.next_due_at < plan.next_due_at
-                life.outlook = grown
+                life.outlook = outlook_from_plain(json.loads(json.dumps(grown.as_plain())))
+                assert life.outlook == grown
                 continue
         if chance.random() < 0.8:
             life.live(landing.at)
@@ -315,6 +319,20 @@ def test_times_never_fall_along_a_line_nor_pass_what_was_seen(world: World, seed
     shuffled = [one.image.span for one in found]
     chance.shuffle(shuffled)
     assert trace_timeline(shuffled, zone, sights, now) == timeline
+
+
+@given(worlds(days=True))
+def test_the_tree_of_joints_is_the_whole_tree_without_the_rest(world: World) -> None:
+    whole, joints = trace_ancestry(world.spans), trace_joints(world.spans)
+    ends = {span.end.id for span in world.spans} | {
+        span.start.id for span in world.spans if span.start is not None
+    }
+    assert set(joints.points) == ends
+    for identity in ends:
+        above = whole.parents.get(identity)
+        while above is not None and above.id not in ends:
+            above = whole.parents.get(above.id)
+        assert joints.parents.get(identity) == above
 
 
 def test_control_off_means_that_nothing_is_done_until_a_person_starts_it() -> None:

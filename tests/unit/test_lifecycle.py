@@ -21,6 +21,7 @@ from policies.folder_policy import (
 from policies.freezing import Freeze, FreezeKind
 from policies.holdings import Claim, Hold, Holding, Whereabouts, worth_remembering
 from policies.names import Tier
+from policies.outlook import outlook_from_plain
 from policies.points import Point, Span
 from policies.retention import Ground
 from policies.reverify import VerificationCause
@@ -438,3 +439,10 @@ def test_an_outlook_ends_when_something_becomes_due():
     assert (
         life.outlook.extended(holding, life.policy, control_at(midnight, life.control, UTC), midnight) is None
     )
+
+
+@pytest.mark.parametrize(
+    "plain", [None, {}, [], "x", {"made_at": 1, "next_due_at": None, "highest": 1, "ends": []}]
+)
+def test_what_is_no_outlook_is_taken_for_none(plain):
+    assert outlook_from_plain(plain) is None

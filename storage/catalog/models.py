@@ -32,7 +32,7 @@ from policies.setting_field import SettingValue
 Layer = dict[str, dict[str, SettingValue]]
 """Settings of one layer as `policies.folder_policy` reads and writes them: sections of plain values."""
 
-SCHEMA_REVISION: Final = "0002"
+SCHEMA_REVISION: Final = "0003"
 """The layout that these tables have: the last of `migrations`."""
 
 
@@ -62,8 +62,9 @@ class ImageState(StrEnum):
     """What is known of an image file.
 
     SETTLING: it may still be written to. LANDED: complete, or standing still; not verified yet. VERIFYING:
-    being read. GOOD: read back whole and found good. BAD: judged, with a reason. MISSING: catalogued, but
-    gone. ASIDE: retired, or about to be: a tombstone says more, and nothing may rest on it.
+    being read. GOOD: read back whole and found good. BAD: judged, with a reason. UNPROVEN: foreign, and no side
+    file speaks of all of it. MISSING: catalogued, but gone. ASIDE: retired, or about to be: a tombstone says more,
+    and nothing may rest on it.
     """
 
     SETTLING = "settling"
@@ -71,6 +72,7 @@ class ImageState(StrEnum):
     VERIFYING = "verifying"
     GOOD = "good"
     BAD = "bad"
+    UNPROVEN = "unproven"
     MISSING = "missing"
     ASIDE = "aside"
 
@@ -82,6 +84,7 @@ class WorkKind(StrEnum):
     CONSOLIDATE = "consolidate"
     RETIRE = "retire"
     DELETE = "delete"
+    NOTIFY = "notify"
 
 
 def word_column(kind: type[StrEnum]) -> Enum:
@@ -312,6 +315,7 @@ class EventKind(StrEnum):
     MISSING = "missing"
     VERIFIED = "verified"
     FOUND_BAD = "found_bad"
+    UNPROVEN = "unproven"
     CONSOLIDATED = "consolidated"
     WAITING = "waiting"
     FAILED = "failed"

@@ -38,4 +38,5 @@ def span_of(image: Image) -> Span | None:
         covers=tuple(unpack_point(point) for point in image.covers),
         stored_bytes=image.stored_bytes,
         verified=image.state is ImageState.GOOD,
+        assumed=image.assumed,
     )

@@ -120,6 +120,7 @@ class Folder(Model):
         problem: why it cannot be read at present; None when it can.
         problem_since: since when (calendar); None when it can.
         ledger_problem: why its ledger cannot be read or written; None when it can. Nothing is removed meanwhile.
+        ledger_read_at: when its ledger was taken into this catalogue (calendar); None before: nothing is done then.
         description: a person's words on it.
         sort_priority: folders with a smaller number, 0 to 255, are shown, and worked on, first; None comes last.
         credentials: user, and sealed password, as `credentials.CredentialSeal` writes them; None for the agent's.
@@ -138,6 +139,7 @@ class Folder(Model):
     problem: Mapped[str | None]
     problem_since: Mapped[datetime | None]
     ledger_problem: Mapped[str | None]
+    ledger_read_at: Mapped[datetime | None]
     description: Mapped[str] = mapped_column(default="")
     sort_priority: Mapped[int | None]
     credentials: Mapped[str | None]

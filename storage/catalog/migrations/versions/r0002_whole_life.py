@@ -35,6 +35,7 @@ def upgrade() -> None:
 def _widen_folder() -> None:
     op.add_column("folder", sa.Column("problem_since", UtcDateTime()))
     op.add_column("folder", sa.Column("ledger_problem", sa.String()))
+    op.add_column("folder", sa.Column("ledger_read_at", UtcDateTime()))
     op.add_column("folder", sa.Column("description", sa.String(), nullable=False, server_default=""))
     op.add_column("folder", sa.Column("sort_priority", sa.Integer()))
     op.add_column("folder", sa.Column("credentials", sa.String()))
@@ -148,7 +149,14 @@ def _make_needs() -> None:
         "reporter",
         _folder_key(is_key=True),
         sa.Column("name", sa.String(), primary_key=True),
+        sa.Column("since", UtcDateTime(), nullable=False),
         sa.Column("reported_at", UtcDateTime()),
+    )
+    op.create_table(
+        "seen_before",
+        _folder_key(is_key=True),
+        sa.Column("root", sa.String(), primary_key=True),
+        sa.Column("seen_at", UtcDateTime(), nullable=False),
     )
     op.create_table(
         "sight",

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.orm import Session
 
+from actors.throttle import Throttle
 from storage.catalog.attempts import Moment
 from storage.catalog.database import Catalog
 from storage.catalog.events import Facts, record_event
@@ -36,12 +37,14 @@ class Pace:
         rescan_interval: how long a folder is left alone when no event comes.
         hint_again: how long until a worker is told again of work that it has not begun.
         lease_time: how long a holder counts as alive without renewing.
+        silence: how long a folder may give no answer until it counts as lost.
     """
 
     settle_time: timedelta = timedelta(seconds=30)
     rescan_interval: timedelta = timedelta(minutes=15)
     hint_again: timedelta = timedelta(seconds=10)
     lease_time: timedelta = timedelta(seconds=60)
+    silence: timedelta = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class AgentContext:
         pace: how patient the agent is.
         holder: this process.
         stopping: set when the worker is asked to stop.
+        throttle: keeps this process within its share of the processors.
     """
 
     catalog: Catalog
@@ -65,17 +69,30 @@ class AgentContext:
     pace: Pace = field(default_factory=Pace)
     holder: Holder = field(default_factory=Holder.of_this_process)
     stopping: threading.Event = field(default_factory=threading.Event)
+    throttle: Throttle = field(default_factory=Throttle)
 
     def moment(self) -> Moment:
         """Read both clocks."""
         return Moment(self.clock(), self.machine_clock(), self.pace.lease_time, self.holder)
 
     def report_progress(self, done_bytes: int, total_bytes: int) -> None:
-        """Take a progress report of the engine; end the work there when the agent stops.
+        """Take a progress report of the engine: pause there for the sake of others, end there when the agent stops.
 
         Raises:
             StopRequested: the agent is asked to stop.
         """
+        self.pause()
+
+    def pause(self, cpu_percent: float | None = None) -> None:
+        """Sleep until this process is within its share of the processors.
+
+        Args:
+            cpu_percent: of the machine's processors; None for what the agent as a whole may take.
+
+        Raises:
+            StopRequested: the agent is asked to stop.
+        """
+        self.throttle.pause(cpu_percent, self.stopping.wait)
         if self.stopping.is_set():
             raise StopRequested
 

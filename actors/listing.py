@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from policies.names import ImageName, parse_image_name
@@ -15,13 +15,18 @@ _Parts = Mapping[int, tuple[int, int]]
 """Size in bytes and modification time in nanoseconds of each file of an image, by the number of the part."""
 
 
-def list_images(folder: Path) -> dict[str, FileStamp]:
+def _nothing() -> None:
+    """Take no notice."""
+
+
+def list_images(folder: Path, *, answered: Callable[[], None] = _nothing) -> dict[str, FileStamp]:
     """List the images of a folder, each volume's in the order of its points.
 
     A spanned set is one image, by the name of its first part, be that there or not.
 
     Args:
         folder: the managed folder; its sub-folders are left alone.
+        answered: called whenever the folder has told something.
 
     Returns:
         Stamps by file name.
@@ -29,7 +34,7 @@ def list_images(folder: Path) -> dict[str, FileStamp]:
     Raises:
         OSError: the folder cannot be read.
     """
-    found = _look(folder)
+    found = _look(folder, answered=answered)
     names = sorted(found, key=lambda name: (name.volume, name.base, name.point_number, name.filename()))
     return {name.filename(): _stamp(name.filename(), found[name]) for name in names}
 
@@ -48,14 +53,18 @@ def stamp_image(path: Path) -> FileStamp | None:
     return _stamp(path.name, found[name]) if name in found else None
 
 
-def _look(folder: Path, wanted: ImageName | None = None) -> dict[ImageName, dict[int, tuple[int, int]]]:
+def _look(
+    folder: Path, wanted: ImageName | None = None, *, answered: Callable[[], None] = _nothing
+) -> dict[ImageName, dict[int, tuple[int, int]]]:
     """See what files there are of each image, or of the one that is wanted."""
     found: dict[ImageName, dict[int, tuple[int, int]]] = {}
+    stem = "" if wanted is None else wanted.filename().rpartition(".")[0]
     with os.scandir(folder) as scan:
         entries = list(scan)
+    answered()
     early = unpublished_parts(folder, [entry.name for entry in entries])
     for entry in entries:
-        name = parse_image_name(entry.name)
+        name = parse_image_name(entry.name) if entry.name.startswith(stem) else None
         if name is None or wanted not in (None, name.of_part(0)) or entry.name in early:
             continue
         try:
@@ -64,6 +73,7 @@ def _look(folder: Path, wanted: ImageName | None = None) -> dict[ImageName, dict
                 found.setdefault(name.of_part(0), {})[name.part] = (status.st_size, status.st_mtime_ns)
         except FileNotFoundError:
             continue  # gone between listing and looking
+        answered()
     return found
 
 

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
 from actors.hints import Hints
 from actors.listing import list_images
+from actors.patience import Beat, patiently
+from actors.presence import absence, mark
 from actors.taking_in import take_in
-from policies.names import parse_image_name
+from actors.unproven import look_again
+from policies.errors import StorageError
+from policies.names import ImageName, parse_image_name
 from storage.catalog.chains import make_due
-from storage.catalog.images import FileStamp, images_in_folder, stamp_of
+from storage.catalog.images import FileStamp, stamp_of
 from storage.catalog.models import EventKind, Folder, Image, ImageState
 from storage.folder import FoundImage, look_at
 from storage.parts import group_parts
 
+BATCH_IMAGES: Final = 300
+"""So many images are looked at, then recorded in one transaction: others write between two of them."""
+
 _TO_VERIFY: Final = (ImageState.LANDED, ImageState.VERIFYING)
+_THERE: Final = (ImageState.SETTLING, *_TO_VERIFY, ImageState.GOOD, ImageState.BAD, ImageState.UNPROVEN)
 _SHORTEST_PAUSE: Final = timedelta(milliseconds=200)
 _HINTS_AGAIN: Final = 20
 """So many images at most are named again in one scan: a long queue needs no reminding of all of it."""
 
+_Known = Mapping[str, tuple[FileStamp, ImageState]]
+
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class _Seen:
     """What a scan saw of a folder.
 
     Attributes:
         stamps: image files that are there, by name.
-        found: headers and trailers of those that are new, changed or not settled.
-        problem: why the folder could not be read; None if it was.
+        parts: numbers of the further parts of each image.
     """
 
     stamps: Mapping[str, FileStamp]
-    found: Mapping[str, FoundImage]
-    problem: str | None = None
+    parts: Mapping[ImageName, Sequence[int]]
 
 
 def reconcile_folder(context: AgentContext, hints: Hints, folder_id: int) -> None:
@@ -53,73 +63,143 @@ def reconcile_folder(context: AgentContext, hints: Hints, folder_id: int) -> Non
     Raises:
         CatalogError: the catalogue cannot be used.
 
-    Crash: the catalogue is as before, or in line; scanning again completes it.
+    Crash: what was recorded so far is in line; scanning again completes it.
     """
     with context.catalog.read() as session:
         folder = session.get(Folder, folder_id)
         if folder is None:
             return
-        images = images_in_folder(session, folder_id)
-    known = {name: (stamp_of(image), image.state) for name, image in images.items()}
-    seen = _look(Path(folder.path), known)
-    with context.catalog.write() as session:
-        folder = session.get(Folder, folder_id)
-        if folder is None:
+        known = _known_in(session, folder_id)
+    place = Path(folder.path)
+    try:
+        seen = _look(context, place, known)
+    except StorageError as error:
+        _lose(context, folder_id, error.message)
+        return
+    if folder.problem is not None:
+        _find_again(context, folder_id)
+    is_outdated = False
+    for names in _batches(_gone_names(seen, known)):
+        with context.catalog.write() as session:
+            is_outdated |= _record_gone(context, session, folder_id, names, known)
+    for names in _batches(_new_names(seen, known)):
+        try:
+            found = _look_inside(context, place, names, seen)
+        except StorageError as error:
+            _lose(context, folder_id, error.message)
             return
-        to_verify = _record(context, session, folder, seen)
-    for image_id in to_verify:
+        with context.catalog.write() as session:
+            to_verify, passed_over = _record_found(context, session, folder_id, found, seen, known)
+        is_outdated |= passed_over
+        for image_id in to_verify:
+            hints.image_landed(image_id)
+        if context.stopping.is_set():
+            return
+    look_again(context, folder_id)
+    for image_id in _plan_next(context, folder_id, at_once=is_outdated):
         hints.image_landed(image_id)
 
 
-def _look(folder: Path, known: Mapping[str, tuple[FileStamp, ImageState]]) -> Seen:
-    """List a folder; open only what the catalogue does not know as it is."""
-    try:
-        stamps = list_images(folder)
+def _known_in(session: Session, folder_id: int) -> dict[str, tuple[FileStamp, ImageState]]:
+    query = select(Image.name, Image.stored_bytes, Image.mtime_ns, Image.state)
+    rows = session.execute(query.where(Image.folder_id == folder_id))
+    return {name: (FileStamp(name, size, mtime), state) for name, size, mtime, state in rows}
+
+
+# --- looking
+
+
+def _look(context: AgentContext, folder: Path, known: _Known) -> _Seen:
+    """List a folder.
+
+    Raises:
+        StorageError: it cannot be read, does not answer, or is not the one that is managed.
+    """
+    expected = [name for name, (_, state) in known.items() if state in _THERE]
+
+    def look(answered: Beat) -> _Seen:
+        stamps = list_images(folder, answered=answered)
         parts = group_parts(entry.name for entry in folder.iterdir())
+        answered()
+        missing = absence(folder, stamps, expected)
+        if missing is not None:
+            raise StorageError(missing, path=str(folder))
+        if stamps:  # an empty directory may be a mount point whose drive is to come
+            mark(folder)
+        return _Seen(stamps, parts)
+
+    try:
+        return patiently(str(folder), context.pace.silence.total_seconds(), look)
     except OSError as error:
-        return Seen({}, {}, error.strerror or str(error))
-    unknown = [
+        raise StorageError(error.strerror or str(error), path=str(folder)) from error
+
+
+def _look_inside(
+    context: AgentContext, folder: Path, names: Sequence[str], seen: _Seen
+) -> dict[str, FoundImage]:
+    """Read the headers and trailers of some images.
+
+    Raises:
+        StorageError: the folder does not answer.
+    """
+
+    def look(answered: Beat) -> dict[str, FoundImage]:
+        found = {}
+        for name in names:
+            parsed = parse_image_name(name)
+            if parsed is not None:
+                found[name] = look_at(folder / name, parsed, seen.parts.get(parsed, ()))
+            answered()
+        return found
+
+    return patiently(str(folder), context.pace.silence.total_seconds(), look)
+
+
+def _gone_names(seen: _Seen, known: _Known) -> list[str]:
+    return [name for name, (_, state) in known.items() if name not in seen.stamps and state in _THERE]
+
+
+def _new_names(seen: _Seen, known: _Known) -> list[str]:
+    """Name what the catalogue does not know as it is; only that is opened."""
+    unknown = (None, ImageState.MISSING)
+    return [
         name
-        for name, stamp in stamps.items()
-        if name not in known
-        or known[name][0] != stamp
-        or known[name][1] in (ImageState.SETTLING, ImageState.MISSING)
+        for name, stamp in seen.stamps.items()
+        if known.get(name, unknown)[0] != stamp or known[name][1] in (ImageState.SETTLING, ImageState.MISSING)
     ]
-    found = {}
-    for name in unknown:
-        parsed = parse_image_name(name)
-        if parsed is not None:
-            found[name] = look_at(folder / name, parsed, parts.get(parsed, ()))
-    return Seen(stamps, found)
 
 
-def _record(context: AgentContext, session: Session, folder: Folder, seen: Seen) -> list[int]:
-    """Write down what was seen; return the images that a worker is to be told to verify."""
-    machine_now = context.machine_clock()
-    if seen.problem is not None:
-        _folder_lost(context, session, folder, seen.problem)
-        return []
-    if folder.problem is not None:
-        context.note(session, EventKind.FOLDER_BACK, folder.path, "can be read again", folder_id=folder.id)
-        folder.problem = None
-    images = images_in_folder(session, folder.id)
-    for name, image in images.items():
-        if name not in seen.stamps and image.state is not ImageState.MISSING:
-            _gone(context, session, image)
-    for name, stamp in seen.stamps.items():
-        images[name] = take_in(context, session, folder.id, images.get(name), stamp, seen.found.get(name))
-    session.flush()
-    hinted = _choose_to_verify(context, images.values(), machine_now)
-    folder.rescan_at = _next_scan(context, images.values(), machine_now)
-    return hinted
+def _batches(names: Sequence[str]) -> Iterator[list[str]]:
+    rest = iter(names)
+    while batch := list(islice(rest, BATCH_IMAGES)):
+        yield batch
 
 
-def _folder_lost(context: AgentContext, session: Session, folder: Folder, problem: str) -> None:
-    """A folder that cannot be read says nothing of its images: they stay as they are."""
-    folder.rescan_at = context.machine_clock() + context.pace.settle_time
-    if folder.problem != problem:
-        context.note(session, EventKind.FOLDER_LOST, folder.path, problem, folder_id=folder.id)
-        folder.problem = problem
+# --- recording
+
+
+def _rows(session: Session, folder_id: int, names: Sequence[str]) -> dict[str, Image]:
+    """Load images by name, after the folder was locked: two scans of it do not record at once."""
+    session.get(Folder, folder_id, with_for_update=True)
+    query = select(Image).where(Image.folder_id == folder_id, Image.name.in_(names))
+    return {image.name: image for image in session.scalars(query)}
+
+
+def _record_gone(
+    context: AgentContext, session: Session, folder_id: int, names: Sequence[str], known: _Known
+) -> bool:
+    """Record that files are gone; tell whether somebody else recorded something of one of them meanwhile."""
+    rows = _rows(session, folder_id, names)
+    is_outdated = False
+    for name in names:
+        image = rows.get(name)
+        if image is None or image.state not in _THERE:
+            continue
+        if stamp_of(image) != known[name][0]:
+            is_outdated = True
+            continue
+        _gone(context, session, image)
+    return is_outdated
 
 
 def _gone(context: AgentContext, session: Session, image: Image) -> None:
@@ -137,28 +217,92 @@ def _gone(context: AgentContext, session: Session, image: Image) -> None:
         make_due(session, image.chain_id, context.clock())
 
 
-def _choose_to_verify(context: AgentContext, images: Iterable[Image], machine_now: datetime) -> list[int]:
-    """Choose the images to be verified that no worker was told of, or that none has begun for long."""
-    waiting = [image for image in images if image.state in _TO_VERIFY]
-    fresh = [image for image in waiting if image.hinted_at is None]
-    stale = [
-        image
-        for image in waiting
-        if image.hinted_at is not None and image.hinted_at + context.pace.hint_again <= machine_now
-    ]
-    chosen = fresh + sorted(stale, key=lambda image: image.still_since)[:_HINTS_AGAIN]
+def _record_found(
+    context: AgentContext,
+    session: Session,
+    folder_id: int,
+    found: Mapping[str, FoundImage],
+    seen: _Seen,
+    known: _Known,
+) -> tuple[list[int], bool]:
+    """Record what was looked at; return whom to verify, and whether somebody else recorded something meanwhile."""
+    if session.get(Folder, folder_id) is None:
+        return [], False
+    rows = _rows(session, folder_id, list(found))
+    taken, is_outdated = [], False
+    for name, image_found in found.items():
+        row, stamp = rows.get(name), seen.stamps[name]
+        if row is not None and stamp_of(row) not in (stamp, known[name][0] if name in known else stamp):
+            is_outdated = True
+            continue
+        taken.append(take_in(context, session, folder_id, row, stamp, image_found))
+    session.flush()
+    fresh = [image for image in taken if image.state in _TO_VERIFY and image.hinted_at is None]
+    for image in fresh:
+        image.hinted_at = context.machine_clock()
+    return [image.id for image in fresh], is_outdated
+
+
+def _lose(context: AgentContext, folder_id: int, problem: str) -> None:
+    """A folder that cannot be read says nothing of its images: they stay as they are. It is told once."""
+    with context.catalog.write() as session:
+        folder = session.get(Folder, folder_id, with_for_update=True)
+        if folder is None:
+            return
+        folder.rescan_at = context.machine_clock() + context.pace.settle_time
+        if folder.problem is None:
+            context.note(session, EventKind.FOLDER_LOST, folder.path, problem, folder_id=folder.id)
+        folder.problem = problem
+
+
+def _find_again(context: AgentContext, folder_id: int) -> None:
+    with context.catalog.write() as session:
+        folder = session.get(Folder, folder_id, with_for_update=True)
+        if folder is None or folder.problem is None:
+            return
+        folder.problem = None
+        context.note(session, EventKind.FOLDER_BACK, folder.path, "can be read again", folder_id=folder.id)
+
+
+# --- what is next
+
+
+def _plan_next(context: AgentContext, folder_id: int, *, at_once: bool) -> list[int]:
+    """Set when to scan again; return the images that no worker has begun to verify for long, to be named again."""
+    machine_now = context.machine_clock()
+    with context.catalog.write() as session:
+        folder = session.get(Folder, folder_id)
+        if folder is None:
+            return []
+        again = _to_verify_again(context, session, folder_id, machine_now)
+        soonest = machine_now if at_once else _next_scan(context, session, folder_id, machine_now)
+        folder.rescan_at = max(soonest, machine_now + _SHORTEST_PAUSE)
+    return again
+
+
+def _to_verify_again(
+    context: AgentContext, session: Session, folder_id: int, machine_now: datetime
+) -> list[int]:
+    since = machine_now - context.pace.hint_again
+    query = select(Image).where(Image.folder_id == folder_id, Image.state.in_(_TO_VERIFY))
+    never = list(session.scalars(query.where(Image.hinted_at.is_(None))))
+    late = query.where(Image.hinted_at <= since).order_by(Image.still_since).limit(_HINTS_AGAIN)
+    chosen = never + list(session.scalars(late))
     for image in chosen:
         image.hinted_at = machine_now
     return [image.id for image in chosen]
 
 
-def _next_scan(context: AgentContext, images: Iterable[Image], machine_now: datetime) -> datetime:
+def _next_scan(context: AgentContext, session: Session, folder_id: int, machine_now: datetime) -> datetime:
     """Choose when to scan again without an event: soon while something is under way."""
     pace = context.pace
     times = [machine_now + pace.rescan_interval]
-    for image in images:
-        if image.state is ImageState.SETTLING:
-            times.append(image.still_since + pace.settle_time)
-        elif image.state in _TO_VERIFY:
-            times.append((image.hinted_at or machine_now) + pace.hint_again)
-    return max(min(times), machine_now + _SHORTEST_PAUSE)
+    waiting = (ImageState.SETTLING, *_TO_VERIFY)
+    query = select(Image.state, Image.still_since, Image.hinted_at)
+    rows = session.execute(query.where(Image.folder_id == folder_id, Image.state.in_(waiting)))
+    for state, still_since, hinted_at in rows:
+        if state is ImageState.SETTLING:
+            times.append(still_since + pace.settle_time)
+        else:
+            times.append((hinted_at or machine_now) + pace.hint_again)
+    return min(times)

@@ -56,7 +56,7 @@ def trying(context: AgentContext, attempt_id: int, subject: str, folder_id: int)
     try:
         yield trial
     except StopRequested:
-        _persist(context, lambda session: pause_attempt(session, attempt_id, context.holder))
+        persist(context, lambda session: pause_attempt(session, attempt_id, context.holder))
     except RollforwardError as error:
         trial.reason = str(error)
         _record_failure(context, attempt_id, str(error), subject, folder_id, may_pass=error.retryable)
@@ -82,11 +82,15 @@ def _record_failure(
         after = "not tried again by itself" if verdict.quarantined else f"tried again in {verdict.wait}"
         context.note(session, kind, subject, f"{reason}; {after}", folder_id=folder_id)
 
-    _persist(context, record)
+    persist(context, record)
 
 
-def _persist(context: AgentContext, record: Callable[[Session], None]) -> None:
+def persist(context: AgentContext, record: Callable[[Session], None]) -> None:
     """Record the end of work, for as long as it takes: this process lives, so nobody else could end it.
+
+    Args:
+        context: surroundings.
+        record: writes it down, in one transaction; called again when the catalogue did not take it.
 
     Crash: what was held is free as soon as this process is seen to be gone.
     """
@@ -126,7 +130,7 @@ def holding_chain(context: AgentContext, chain_id: int) -> Iterator[int | None]:
     finally:
         if fence is not None:
             token = fence
-            _persist(context, lambda session: give_lease_back(session, chain_id, token))
+            persist(context, lambda session: give_lease_back(session, chain_id, token))
 
 
 class Pulse(threading.Thread):

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
 from actors.hints import Hints
 from actors.listing import stamp_image
-from actors.trying import trying
+from actors.patience import Beat, patiently
+from actors.trying import persist, trying
+from actors.unproven import note_assumed_way, note_unproven
 from policies.landing import has_landed
 from policies.names import parse_image_name
-from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt
+from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt, pause_attempt
 from storage.catalog.chains import base_identity, chain_for, make_due
 from storage.catalog.images import FileStamp, ImageFacts, set_facts, stamp_of
-from storage.catalog.models import Chain, EventKind, Folder, Image, ImageState, WorkKind
+from storage.catalog.models import Attempt, Chain, EventKind, Folder, Image, ImageState, WorkKind
 from storage.folder import disagreement
 from storage.verify import Verified
 from storage.verify import verify_image as read_back
@@ -27,6 +32,13 @@ _QUARANTINE_REST: Final = timedelta(days=1)
 """An image in quarantine is not asked for again before."""
 
 _TO_VERIFY: Final = (ImageState.LANDED, ImageState.VERIFYING)
+
+
+SMALL_BYTES: Final = 4 << 20
+"""Images up to this size are verified together, so that recording them takes no longer than reading them."""
+
+TOGETHER: Final = 32
+"""So many at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +50,29 @@ class _Task:
     attempt_id: int
     path: Path
     stamp: FileStamp
-    begun_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
-    """What was recorded: whether the image is judged, and which chain waited for it, if one did."""
+class _Reading:
+    """What reading an image back gave."""
 
-    judged: bool = False
-    waiting_chain_id: int | None = None
+    task: _Task
+    verified: Verified
+    is_unchanged: bool
+    begun_at: datetime
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What was recorded: which chains waited for it, and whether the folder is to be looked at again."""
+
+    chain_ids: set[int] = field(default_factory=set)
+    is_open: bool = False
 
 
 def verify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
-    """Verify an image that landed, unless another worker does or it has to wait.
+    """Verify an image that landed, unless another worker does or it has to wait; small ones of its folder with it.
 
     Args:
         context: surroundings.
@@ -60,41 +82,129 @@ def verify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
     Raises:
         CatalogError: the catalogue cannot be used.
 
-    Crash: the image stays unverified, the attempt counts as a crash, and it is tried again.
+    Crash: the images stay unverified, each attempt counts as a crash, and each is tried again by itself.
     """
+    with context.catalog.read() as session:
+        image = session.get(Image, image_id)
+        if image is None or image.state not in _TO_VERIFY:
+            return
     with context.catalog.write() as session:
-        task = _begin(context, session, image_id)
-    if task is None:
-        return
-    result = _Result()
+        tasks = _begin(context, session, image_id)
+    waiting, readings = list(reversed(tasks)), []
+    try:
+        while waiting and not context.stopping.is_set():
+            reading = _read_back(context, waiting.pop())
+            if reading is not None:
+                readings.append(reading)
+    finally:
+        outcome = _finish(context, readings, waiting)
+    for chain_id in sorted(outcome.chain_ids):
+        hints.chain_due(chain_id)
+    if tasks and (outcome.is_open or len(readings) < len(tasks)):
+        hints.folder_changed(tasks[0].folder_id)
+
+
+def _begin(context: AgentContext, session: Session, image_id: int) -> list[_Task]:
+    """Begin the verification of an image and, if it is small, of others that are small and never gave trouble."""
+    image = session.get(Image, image_id, with_for_update=True)
+    if image is None or image.state not in _TO_VERIFY:
+        return []
+    folder = session.get_one(Folder, image.folder_id)
+    if folder.problem is not None:
+        return []  # named again when the folder is back
+    admitted = begin_attempt(session, _work(context, folder, image), context.moment())
+    if admitted.admission is not Admission.BEGUN:
+        _held_back(context, session, image, admitted)
+        return []
+    tasks = [_task(folder, image, admitted)]
+    if image.stored_bytes <= SMALL_BYTES and not _had_trouble(session, admitted):
+        for other in _small_ones(context, session, folder, image):
+            admitted = begin_attempt(session, _work(context, folder, other), context.moment())
+            if admitted.admission is Admission.BEGUN:
+                tasks.append(_task(folder, other, admitted))
+    return tasks
+
+
+def _task(folder: Folder, image: Image, admitted: Admitted) -> _Task:
+    image.state = ImageState.VERIFYING
+    return _Task(image.id, folder.id, admitted.attempt_id, Path(folder.path) / image.name, stamp_of(image))
+
+
+def _work(context: AgentContext, folder: Folder, image: Image) -> Work:
+    stamp = stamp_of(image)
+    subject = f"{folder.path}/{stamp.name} {stamp.size_bytes} {stamp.mtime_ns}"
+    return Work(WorkKind.VERIFY, subject, context.engine_version)
+
+
+def _had_trouble(session: Session, admitted: Admitted) -> bool:
+    row = session.get_one(Attempt, admitted.attempt_id)
+    return bool(row.crashes or row.failures)
+
+
+def _small_ones(context: AgentContext, session: Session, folder: Folder, image: Image) -> list[Image]:
+    """Choose others to be verified together with a small image: none that was tried before, for it may be poison."""
+    query = select(Image).where(
+        Image.folder_id == folder.id,
+        Image.state == ImageState.LANDED,
+        Image.stored_bytes <= SMALL_BYTES,
+        Image.id != image.id,
+    )
+    others = list(session.scalars(query.order_by(Image.id).limit(TOGETHER - 1).with_for_update()))
+    works = {_work(context, folder, other).subject: other for other in others}
+    tried = select(Attempt.subject).where(Attempt.kind == WorkKind.VERIFY, Attempt.subject.in_(works))
+    for subject in session.scalars(tried):
+        works.pop(subject, None)
+    return list(works.values())
+
+
+def _read_back(context: AgentContext, task: _Task) -> _Reading | None:
+    """Read an image back; what goes wrong is recorded, and None returned.
+
+    Crash: the attempt counts as a crash.
+    """
+    begun_at, begun_s = context.machine_clock(), time.monotonic()
+    reading: _Reading | None = None
     with trying(context, task.attempt_id, task.path.name, task.folder_id) as trial:
-        verified = read_back(task.path, progress=context.report_progress)
-        with context.catalog.write() as session:
-            result = _record(context, session, task, verified)
+
+        def read(answered: Beat) -> tuple[Verified, bool]:
+            def progress(done_bytes: int, total_bytes: int) -> None:
+                answered()
+                context.report_progress(done_bytes, total_bytes)
+                answered()
+
+            verified = read_back(task.path, progress=progress)
+            return verified, _unchanged(task)
+
+        silence_s = context.pace.silence.total_seconds()
+        verified, is_unchanged = patiently(str(task.path.parent), silence_s, read)
+        reading = _Reading(task, verified, is_unchanged, begun_at, time.monotonic() - begun_s)
         trial.done = True
     if not trial.done:
         _let_go(context, task, trial.reason)
-    if result.waiting_chain_id is not None:
-        hints.chain_due(result.waiting_chain_id)
-    if not result.judged:
-        hints.folder_changed(task.folder_id)
+    return reading
 
 
-def _begin(context: AgentContext, session: Session, image_id: int) -> _Task | None:
-    image = session.get(Image, image_id, with_for_update=True)
-    if image is None or image.state not in _TO_VERIFY:
-        return None
-    folder = session.get_one(Folder, image.folder_id)
-    stamp = stamp_of(image)
-    subject = f"{folder.path}/{stamp.name} {stamp.size_bytes} {stamp.mtime_ns}"
-    work = Work(WorkKind.VERIFY, subject, context.engine_version)
-    admitted = begin_attempt(session, work, context.moment())
-    if admitted.admission is not Admission.BEGUN:
-        _held_back(context, session, image, admitted)
-        return None
-    image.state = ImageState.VERIFYING
-    path = Path(folder.path) / image.name
-    return _Task(image.id, folder.id, admitted.attempt_id, path, stamp, context.machine_clock())
+def _finish(context: AgentContext, readings: Sequence[_Reading], waiting: Sequence[_Task]) -> _Outcome:
+    """Record what was read, and let go of what was not begun.
+
+    Crash: nothing is recorded; each attempt counts as a crash.
+    """
+    outcomes: list[_Outcome] = []
+
+    def record(session: Session) -> None:
+        outcome = _Outcome()
+        for reading in readings:
+            _record(context, session, reading, outcome)
+        for task in waiting:
+            pause_attempt(session, task.attempt_id, context.holder)
+            image = session.get(Image, task.image_id)
+            if image is not None and image.state is ImageState.VERIFYING:
+                image.state = ImageState.LANDED
+        outcomes.append(outcome)
+
+    if readings or waiting:
+        persist(context, record)
+    return outcomes[-1] if outcomes else _Outcome()
 
 
 def _held_back(context: AgentContext, session: Session, image: Image, admitted: Admitted) -> None:
@@ -110,20 +220,24 @@ def _held_back(context: AgentContext, session: Session, image: Image, admitted: 
         context.note(session, kind, image.name, admitted.reason, folder_id=image.folder_id)
 
 
-def _record(context: AgentContext, session: Session, task: _Task, verified: Verified) -> _Result:
+def _record(context: AgentContext, session: Session, reading: _Reading, outcome: _Outcome) -> None:
     """Record what was found, unless the file or the attempt is no longer the same."""
-    if not end_attempt(session, task.attempt_id, context.holder):
-        return _Result()
-    image = session.get(Image, task.image_id, with_for_update=True)
-    if image is None or image.state is not ImageState.VERIFYING:
-        return _Result()
-    if not _unchanged(task):
-        image.state = ImageState.LANDED
-        return _Result()
-    reason = _fault(session, image, verified)
-    if reason is None:
-        seconds = (context.machine_clock() - task.begun_at).total_seconds()
-        _found_good(context, session, image, verified, seconds)
+    if not end_attempt(session, reading.task.attempt_id, context.holder):
+        outcome.is_open = True
+        return
+    image = session.get(Image, reading.task.image_id, with_for_update=True)
+    if image is None or image.state is not ImageState.VERIFYING or not reading.is_unchanged:
+        if image is not None and image.state is ImageState.VERIFYING:
+            image.state = ImageState.LANDED
+        outcome.is_open = True
+        return
+    reason = _fault(session, image, reading.verified)
+    if reading.verified.is_foreign:
+        note_assumed_way(context, session, image)
+    if reading.verified.status == "unproven":
+        note_unproven(context, session, image, reason or "cannot be proven")
+    elif reason is None:
+        _found_good(context, session, image, reading)
     elif has_landed(
         complete=False,
         unchanged_for=context.machine_clock() - image.still_since,
@@ -133,8 +247,11 @@ def _record(context: AgentContext, session: Session, task: _Task, verified: Veri
     else:  # it may still be written to, though its end is there already
         image.state = ImageState.SETTLING
         image.reason = reason
-        return _Result()
-    return _Result(True, _chain_that_waits(context, session, image))
+        outcome.is_open = True
+        return
+    chain_id = _chain_that_waits(context, session, image)
+    if chain_id is not None:
+        outcome.chain_ids.add(chain_id)
 
 
 def _chain_that_waits(context: AgentContext, session: Session, image: Image) -> int | None:
@@ -156,6 +273,8 @@ def _unchanged(task: _Task) -> bool:
 def _fault(session: Session, image: Image, verified: Verified) -> str | None:
     """Tell what is wrong with an image: its bytes, its place, or its identity."""
     name = parse_image_name(image.name)
+    if verified.is_foreign and verified.status == "good":
+        return None
     if verified.status == "bad" or verified.header is None or name is None:
         return verified.reason or "cannot be read"
     if image.root is not None and image.root != verified.root:
@@ -169,10 +288,8 @@ def _fault(session: Session, image: Image, verified: Verified) -> str | None:
     return None
 
 
-def _found_good(
-    context: AgentContext, session: Session, image: Image, verified: Verified, seconds: float
-) -> None:
-    now = context.clock()
+def _found_good(context: AgentContext, session: Session, image: Image, reading: _Reading) -> None:
+    now, verified = context.clock(), reading.verified
     name = parse_image_name(image.name)
     header = verified.header
     if header is not None and name is not None:
@@ -189,7 +306,12 @@ def _found_good(
         "read back from its medium and found good",
         folder_id=image.folder_id,
         chain_id=image.chain_id,
-        facts={"stored_bytes": image.stored_bytes, "root": root, "seconds": round(seconds, 3)},
+        facts={
+            "stored_bytes": image.stored_bytes,
+            "root": root,
+            "begun_at": reading.begun_at.isoformat(),
+            "seconds": round(reading.seconds, 3),
+        },
     )
 
 

@@ -27,6 +27,9 @@ _COMMANDS = {
     "unmount": ("ops.cli_mount:unmount", "Take a mount away."),
     "import": ("ops.cli_import:import_image", "Capture the disk in a qcow2, VHD, VHDX, VMDK or raw image."),
     "export": ("ops.cli_export:export", "Write a point as a disk image for virtual machines."),
+    "folder": ("ops.cli_folder:folder", "Manage folders: add, set, show, list, remove."),
+    "settings": ("ops.cli_settings:settings", "Show and change what holds for all folders."),
+    "config": ("ops.cli_config:config", "Write or apply all settings and folders as one file."),
     "up": ("ops.cli_agent:up", "Run the agent: watch, verify, roll up."),
     "demo": ("ops.cli_demo:demo", "See all of it at work on a small real volume."),
 }

@@ -53,10 +53,12 @@ class Login:
     Attributes:
         user: whose they are.
         password_file: where the password is; None to keep the one that is stored.
+        password: the password, where it was typed in.
     """
 
     user: str
     password_file: Path | None = None
+    password: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,20 @@ def parse_config(text: str, where: str) -> ConfigDocument:
     except RecursionError as error:
         raise ConfigurationError("is no file of settings: it is nested too deeply", path=where) from error
     return _Reading(text, where).document(document)
+
+
+def priority_fault(value: object) -> str | None:
+    """Say why a value is no sort priority; None if it is one."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= SORT_PRIORITY_MAX:
+        return None
+    return f"sort_priority cannot be {value!r}: it takes a whole number from 0 to {SORT_PRIORITY_MAX}"
+
+
+def description_fault(words: str) -> str | None:
+    """Say why words are no description; None if they are one."""
+    if len(words) <= DESCRIPTION_MAX:
+        return None
+    return f"description has {len(words):,} letters: it takes {DESCRIPTION_MAX} at most"
 
 
 class _Reading:
@@ -230,16 +246,16 @@ class _Reading:
         value = held.get("sort_priority")
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= SORT_PRIORITY_MAX:
-            allowed = f"it takes a whole number from 0 to {SORT_PRIORITY_MAX}"
-            raise self.wrong(f"sort_priority cannot be {value!r}: {allowed}", (*at, "sort_priority"))
+        fault = priority_fault(value)
+        if fault is not None or not isinstance(value, int):
+            raise self.wrong(fault or "", (*at, "sort_priority"))
         return value
 
     def _description(self, held: Mapping[str, object], at: tuple[str | int, ...]) -> str:
         words = self._words(held, at, "description")
-        if len(words) > DESCRIPTION_MAX:
-            said = f"description has {len(words):,} letters, and takes {DESCRIPTION_MAX} at most"
-            raise self.wrong(said, (*at, "description"))
+        fault = description_fault(words)
+        if fault is not None:
+            raise self.wrong(fault, (*at, "description"))
         return words
 
     def _words(

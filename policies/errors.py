@@ -16,9 +16,11 @@
     ├── RestoreError              a target cannot be written                              exit 6
     ├── StorageError              the folder's medium refuses (full, read-only, I/O)      exit 7
     ├── BusyError                 somebody else is at it                                  exit 8
+    │   └── OwnershipError            another agent looks after the folder
     ├── CatalogError              the catalogue is unusable                               exit 9
     ├── PasswordError             a password is missing or wrong                          exit 10
-    └── DeliveryError             a notice could not be handed over                       exit 11
+    ├── DeliveryError             a notice could not be handed over                       exit 11
+    └── QueueError                the queues cannot be reached                            exit 12
 
 Each carries what, where and what to do: a message, fields, a separate hint, a stable exit code and whether
 trying again by itself can help. Expected outcomes are values, never exceptions.
@@ -153,6 +155,12 @@ class BusyError(RollforwardError):
     retryable = True
 
 
+class OwnershipError(BusyError):
+    """A folder is looked after by the agent of another catalogue, or nobody can tell by whom."""
+
+    retryable = False
+
+
 class CatalogError(RollforwardError):
     """The catalogue cannot be used."""
 
@@ -170,4 +178,11 @@ class DeliveryError(RollforwardError):
     """A notice could not be handed over to a mail server or a web address."""
 
     exit_code = 11
+    retryable = True
+
+
+class QueueError(RollforwardError):
+    """Redis, which carries hints, cannot be reached; what is due waits in the catalogue."""
+
+    exit_code = 12
     retryable = True

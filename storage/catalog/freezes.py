@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,21 +42,30 @@ class FreezeChanges:
     ended: tuple[Freeze, ...] = ()
 
 
-def set_freezes(session: Session, scope: Scope, found: Iterable[Freeze], *, now: datetime) -> FreezeChanges:
+def set_freezes(
+    session: Session,
+    scope: Scope,
+    found: Iterable[Freeze],
+    *,
+    judged: Collection[FreezeKind],
+    now: datetime,
+) -> FreezeChanges:
     """Record the freezes that a scope has now; one of a known key keeps its beginning.
 
     Args:
         session: of a write transaction.
         scope: what they are about; freezes of other scopes stay as they are.
-        found: all that were found, as judged. What a person froze stays as it is.
+        found: all that were found, as judged.
+        judged: the kinds that were looked for; freezes of other kinds, and what a person froze, stay as they are.
         now: calendar time; chains concerned are due for planning when anything changed.
 
     Returns:
         What began and what ended, for the event log.
     """
     wanted = {freeze.key: freeze for freeze in found}
-    judged = select(StoredFreeze).where(*_exactly(scope), StoredFreeze.kind != FreezeKind.PERSON)
-    stored = {row.key: row for row in session.scalars(judged)}
+    kinds = [kind for kind in judged if kind is not FreezeKind.PERSON]
+    query = select(StoredFreeze).where(*_exactly(scope), StoredFreeze.kind.in_(kinds))
+    stored = {row.key: row for row in session.scalars(query)}
     ended = [_unpack(row) for key, row in stored.items() if key not in wanted]
     begun = [freeze for key, freeze in wanted.items() if key not in stored]
     for key, row in stored.items():

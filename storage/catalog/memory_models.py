@@ -185,6 +185,21 @@ class Sight(Model):
     seen_at: Mapped[datetime]
 
 
+class SeenBefore(Model):
+    """When an image was first noticed that an earlier catalogue knew, until it is taken into this one.
+
+    Attributes:
+        root: identity of the image, hexadecimal.
+        seen_at: when it was first noticed (calendar).
+    """
+
+    __tablename__ = "seen_before"
+
+    folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id", ondelete="CASCADE"), primary_key=True)
+    root: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime]
+
+
 class StoredFreeze(Model):
     """A reason not to remove anything.
 
@@ -235,6 +250,7 @@ class Reporter(Model):
 
     Attributes:
         name: of the job or target, such as "headstart:stand-by".
+        since: when it was first known (calendar).
         reported_at: when it last said what it needs (calendar); None if it has not since.
     """
 
@@ -242,6 +258,7 @@ class Reporter(Model):
 
     folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime]
     reported_at: Mapped[datetime | None]
 
 

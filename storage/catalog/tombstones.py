@@ -225,14 +225,6 @@ def tombstone_of(session: Session, folder_id: int, root: bytes | None) -> Tombst
     return None
 
 
-def first_seen_before(session: Session, folder_id: int, root: bytes | None) -> datetime | None:
-    """Tell when an image was first noticed that was removed, and lies in the folder again; None if it never was."""
-    if root is None:
-        return None
-    query = select(Tombstone.first_seen_at).where(Tombstone.folder_id == folder_id, Tombstone.root == root)
-    return min(session.scalars(query), default=None)
-
-
 def is_covered(session: Session, stone: Tombstone) -> bool:
     """Tell whether a verified image is there that holds all that a removed one did.
 

@@ -50,6 +50,11 @@ class BlockCache:
     def __contains__(self, block: int) -> bool:
         return block in self._slots
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a block can be kept without another having to go."""
+        return bool(self._free)
+
     def get(self, block: int, start: int, stop: int) -> bytes | None:
         """Return bytes `start` to `stop` of a block; None if it is not kept."""
         with self._lock:

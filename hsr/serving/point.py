@@ -155,10 +155,11 @@ class PointReader:
     def _worth(self, stretch: Stretch, block: int, start: int, stop: int) -> range:
         """Choose which frames to decode for a part of a block: all of them, if the block is likely to be asked again.
 
-        A block of one frame is kept whenever it is decoded, one of several when it is asked for a second time.
+        A block of one frame is kept whenever it is decoded; one of several while there is room that nobody uses, and
+        then when it is asked for a second time.
         """
         rows = stretch.rows(block)
-        if len(rows) < 2 or self._asked.note(block):
+        if len(rows) < 2 or self._cache.has_room or self._asked.note(block):
             return rows
         first, end = start // self._granule_bytes, -(-stop // self._granule_bytes)
         wanted = (1 << end) - (1 << first)

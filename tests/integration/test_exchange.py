@@ -8,7 +8,9 @@ import random
 import signal
 import struct
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,14 @@ def take_out(folder: Path, target: Path, name: str, *more: str | Path) -> Ran:
 def restored(folder: Path, target: Path) -> bytes:
     assert in_this_process("restore", folder, "--volume", "V", "--to", target, "--overwrite").code == 0
     return target.read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def _own_runtime_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What other tests have there at the same time is none of ours."""
+    with tempfile.TemporaryDirectory(prefix="rf-run-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
 
 
 def leftovers() -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Final
@@ -42,6 +43,8 @@ class Catalog:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine = _make_engine(url)
+        sqlite = self._engine.dialect.name == "sqlite"
+        self._writing: AbstractContextManager[object] = threading.RLock() if sqlite else nullcontext()
 
     def prepare(self) -> None:
         """Bring the catalogue to the present layout: make its tables, or add to them what is new.
@@ -76,7 +79,10 @@ class Catalog:
 
         Crash: nothing of the transaction happened.
         """
-        with Session(self._engine, expire_on_commit=False) as session:
+        with (
+            self._writing,  # our own threads are woken here; SQLite would nap and look again
+            Session(self._engine, expire_on_commit=False) as session,
+        ):
             session.connection(execution_options=_WRITES)
             yield from _guarded(session, self.url)
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hsr.targets import RestoreTarget, open_target
-from policies.errors import ChainError, ConfigurationError
+from hsr.targets import HOLDS_PART, RestoreTarget, open_target
+from policies.errors import ChainError, ConfigurationError, RollforwardError
 from policies.points import Point
 from storage import kernels
 from storage.overlay import Overlay
@@ -53,7 +53,7 @@ def restore(
     """Write the point that a path of images leads to.
 
     Every byte of every image on the way is read and checked; a damaged image is refused even where a newer one
-    hides the damage.
+    hides the damage. A block device is written to meanwhile; an error says so.
 
     Args:
         path: images in the order of application, the first a base, each usable at the end of the one before it.
@@ -75,14 +75,27 @@ def restore(
 
     Crash: no file under the target's name; a block device holds a part, and restoring again mends it.
     """
-    with Overlay(path) as overlay:
+    opened: list[RestoreTarget] = []
+    with _telling_what_is_left(opened), Overlay(path) as overlay:
         check_path(overlay)
         _check_target(overlay, target)
         reader = BlockReader(overlay, key)
         with open_target(target, overlay.end_bytes, overwrite=overwrite) as disk:
+            opened.append(disk)
             written = _write_volume(overlay, reader, disk, progress)
             disk.finish()
         return Restored(target, overlay.layers[-1].header.end, overlay.end_bytes, written)
+
+
+@contextmanager
+def _telling_what_is_left(opened: Sequence[RestoreTarget]) -> Iterator[None]:
+    """Let an error say whether the target holds a part of the volume."""
+    try:
+        yield
+    except RollforwardError as error:
+        if any(disk.holds_part for disk in opened):
+            error.hint = f"{error.hint} {HOLDS_PART}" if error.hint else HOLDS_PART
+        raise
 
 
 def check_path(overlay: Overlay) -> None:

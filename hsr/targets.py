@@ -13,6 +13,11 @@ from policies.errors import ConfigurationError, RestoreError
 from storage.publish import PartialFile
 from storage.source import device_or_file_bytes
 
+HOLDS_PART: Final = (
+    "The device holds a part of the volume now; use it only when a restore to it has ended well."
+)
+"""The hint of an error after which a device is not what it was, nor whole."""
+
 _BLKZEROOUT: Final = 0x127F
 _ZERO_RUN_BYTES: Final = 1 << 30
 _DIRECT_ALIGN: Final = 4096
@@ -28,6 +33,8 @@ class RestoreTarget(Protocol):
 
     starts_zeroed: bool
     """Whether all of it reads as zero before anything is written."""
+    holds_part: bool
+    """Whether something was written that stays where it is, even if nothing follows."""
 
     def write(self, offset: int, plain: memoryview) -> None:
         """Write bytes at an offset.
@@ -93,6 +100,7 @@ class RawFileTarget:
     """
 
     starts_zeroed = True
+    holds_part = False
 
     def __init__(self, path: Path, volume_bytes: int, *, overwrite: bool) -> None:
         self._path = path
@@ -144,6 +152,7 @@ class BlockDeviceTarget:
     starts_zeroed = False
 
     def __init__(self, path: Path, volume_bytes: int) -> None:
+        self.holds_part = False
         self._path = path
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
@@ -167,11 +176,13 @@ class BlockDeviceTarget:
 
     def write(self, offset: int, plain: memoryview) -> None:
         """Write bytes at an offset; see `RestoreTarget`."""
+        self.holds_part = True
         done = self._direct.write(offset, plain)
         write_all(self._fd, offset + done, plain[done:], self._path)
 
     def zero(self, offset: int, size: int) -> None:
         """Zero a range, without sending zeros where the device can do it itself; see `RestoreTarget`."""
+        self.holds_part = True
         whole = size // 512 * 512
         for at in range(offset, offset + whole, _ZERO_RUN_BYTES):
             run = min(_ZERO_RUN_BYTES, offset + whole - at)

@@ -31,7 +31,10 @@ def _show_way_round(error: FormatError, chain: Chain, point: Point) -> None:
     """Where other images lead to the point too, say so in the error's hint."""
     bad = first_part_of(Path(error.path or "")).name
     if bad in {image.path.name for image in chain.images} and chain.without({bad}).leads_to(point):
-        error.hint = f"Other images lead to point {point.number} too: say --without {bad!r}."
+        from hsr.targets import HOLDS_PART
+
+        left = f" {HOLDS_PART}" if HOLDS_PART in (error.hint or "") else ""
+        error.hint = f"Other images lead to point {point.number} too: say --without {bad!r}.{left}"
 
 
 def _print_line(chain: Chain, done: Restored, images: Sequence[Path]) -> None:
@@ -95,8 +98,8 @@ def restore(
 ) -> None:
     """Restore a point in time of a volume to a raw file (sparse), or to a block device that nobody uses.
 
-    Everything read is checked first: a damaged image is refused by name. A file appears under its name whole, or
-    not at all; a device is written in place, whatever it held.
+    Everything read is checked: a damaged image is refused by name. A file appears under its name whole, or not at
+    all; a device is written in place, whatever it held, and holds a part if an image turns out to be damaged.
     """
     if point is not None and at is not None:
         raise click.UsageError("Give --point or --at, not both.")

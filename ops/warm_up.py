@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hsr.restore import restore
+from hsr.serving.point import PointReader
 from storage.capture import capture
 from storage.consolidate import consolidate
 from storage.verify import verify_image
@@ -18,7 +19,7 @@ _VOLUME_BYTES = 1 << 20
 
 
 def warm_up() -> None:
-    """Capture, verify, consolidate and restore a tiny volume in a temporary folder.
+    """Capture, verify, consolidate, restore and serve a tiny volume in a temporary folder.
 
     Raises:
         RollforwardError: the machine cannot do it.
@@ -37,6 +38,8 @@ def warm_up() -> None:
         verify_image(images[0], deep=True)
         rolled_up = consolidate(images[1:], folder / "WARM-b001-i002-cd.spi")
         restore([images[0], rolled_up.path], folder / "restored.raw")
+        with PointReader(images):
+            pass  # it loads all that it needs at once
 
 
 if __name__ == "__main__":

@@ -70,6 +70,10 @@ def decode_frame(flags: int, stored: Buffer, plain_bytes: int) -> Buffer:
         FormatError: the bytes do not decode to that length.
     """
     if flags == layout.FRAME_RAW:
+        if len(stored) != plain_bytes:
+            raise FormatError(
+                "a frame has another length than its mask says", expected=plain_bytes, actual=len(stored)
+            )
         return stored
     if flags == layout.FRAME_ZERO:
         return bytes(plain_bytes)

@@ -17,7 +17,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from storage import layout
-from storage.kernels import I64, U8, U64, Structured, popcount, scatter_granules, zero_granules
+from storage.kernels import I64, U8, U64, Int, Structured, popcount, scatter_granules, zero_granules
 
 _ZERO: Final = layout.FRAME_ZERO
 _RAW: Final = layout.FRAME_RAW
@@ -73,6 +73,19 @@ def _is_one_frame(stored: U8, address: np.uint64, find_frame_bytes: np.uint64) -
 
 
 @njit(nogil=True, cache=True)
+def _refuse_other_sizes(plain: U8, scratch: U8, granule_bytes: int) -> None:
+    """Raise a ValueError if blocks are not as long as their granules are together."""
+    if plain.shape[1] != _GRANULES * granule_bytes or len(scratch) != _GRANULES * granule_bytes:
+        raise ValueError("blocks have another size than their granules have together")
+
+
+@njit(nogil=True, cache=True)
+def _is_within(row: Int, first: Int, size: Int, row_count: int, stored_bytes: int) -> bool:
+    """Tell whether a frame lies within its buffers: an address knows no bounds of its own."""
+    return bool(0 <= row < row_count and first >= 0 and size >= 0 and size <= stored_bytes - first)
+
+
+@njit(nogil=True, cache=True)
 def lay_frames(
     records: Structured,
     rows: I64,
@@ -104,21 +117,25 @@ def lay_frames(
 
     Returns:
         The first row that does not decode, or -1.
+
+    Raises:
+        ValueError: `plain` or `scratch` do not fit the granules.
     """
+    _refuse_other_sizes(plain, scratch, granule_bytes)
     base = np.uint64(stored.ctypes.data)
     for at in range(len(records)):
         want_lo, want_hi = need_lo[at], need_hi[at]
         if want_lo == 0 and want_hi == 0:
             continue
+        first, size = starts[at], lengths[at]
+        if not _is_within(rows[at], first, size, len(plain), len(stored)):
+            return at
         record = records[at]
         lo, hi, flags = record["mask_lo"], record["mask_hi"], record["flags"]
         block = plain[rows[at]]
         if flags == _ZERO:
             zero_granules(want_lo, want_hi, granule_bytes, block)
             continue
-        first, size = starts[at], lengths[at]
-        if first < 0 or size < 0 or first + size > len(stored):  # an address knows no bounds of its own
-            return at
         coded = stored[first : first + size]
         plain_bytes = (popcount(lo) + popcount(hi)) * granule_bytes
         if flags == _RAW:
@@ -143,3 +160,14 @@ def lay_frames(
         if not is_whole:
             scatter_granules(scratch, lo, hi, want_lo, want_hi, granule_bytes, block)
     return -1
+
+
+def load_lay_frames(library: U64) -> None:
+    """Have `lay_frames` ready, so that it opens no file later.
+
+    Args:
+        library: as for `lay_frames`.
+    """
+    none, words, block = np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(_GRANULES, np.uint8)
+    records = np.empty(0, layout.RECORD)
+    lay_frames(records, none, words, words, block, none, none, 1, block.reshape(1, -1), block, library)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ _DIGESTS_AT_ONCE: Final = 256
 
 _AHEAD: Final = THREADS + 2
 
+I64 = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
@@ -44,18 +46,20 @@ class StoredBatch:
 
     window: Window
     buffer: Buffer
-    starts: npt.NDArray[np.int64]
+    starts: I64
     _jobs: Sequence[Future[None]]
 
     def wait(self) -> None:
-        """Wait until the bytes are there.
+        """Wait until the bytes are there; after an error too, nothing is written into the buffer any more.
 
         Raises:
             FormatError: an image is damaged.
             StorageError: a medium fails.
         """
-        for job in self._jobs:
-            job.result()
+        errors = [job.exception() for job in self._jobs]
+        for error in errors:
+            if error is not None:
+                raise error
 
 
 class StoredStreams:
@@ -124,6 +128,7 @@ class StoredStreams:
         starts = np.empty(len(order), np.int64)
         starts[order] = ends - lengths
         layers, firsts = np.unique(window.layer[order], return_index=True)
+        self._refuse_gaps(window, order, firsts, lengths)
         stops = np.append(firsts[1:], len(order)) - 1
         pieces: dict[int, tuple[int, memoryview]] = {}
         for layer, first, stop in zip(layers.tolist(), firsts.tolist(), stops.tolist(), strict=True):
@@ -134,6 +139,21 @@ class StoredStreams:
             for pool, lane in zip(self._pools, self._lanes, strict=True)
         ]
         return StoredBatch(window, buffer, starts, jobs)
+
+    def _refuse_gaps(self, window: Window, order: I64, firsts: I64, lengths: I64) -> None:
+        """Make sure that each frame of a batch begins where the one before it in its file ends.
+
+        An index is checked piece by piece, as it is read: where two pieces meet, only this tells.
+
+        Raises:
+            FormatError: one does not.
+        """
+        offsets = window.records["offset"][order].astype(np.int64)
+        fits = offsets[1:] == offsets[:-1] + lengths[:-1]
+        fits[firsts[1:] - 1] = True
+        if not fits.all():
+            at = int(np.argmin(fits))
+            self._streams[int(window.layer[order[at]])].refuse_gap(int(offsets[at] + lengths[at]))
 
     def _read(self, pieces: dict[int, tuple[int, memoryview]]) -> None:
         for layer, (offset, piece) in pieces.items():
@@ -191,13 +211,21 @@ class _CheckedStream:
             StorageError: the medium fails.
         """
         if offset != self._at:
-            path = str(self._image.path)
-            raise FormatError("the index leaves a gap in the stored stream", path=path, offset=self._at)
+            self.refuse_gap(self._at)
         for first in range(0, len(piece), _READ_BYTES):
             part = piece[first : first + _READ_BYTES]
             self._image.file.read_into(offset + first, [part])
             self._digests.update(part)
         self._at += len(piece)
+
+    def refuse_gap(self, offset: int) -> NoReturn:
+        """Say that no frame begins where the one before it ends.
+
+        Raises:
+            FormatError: always.
+        """
+        path = str(self._image.path)
+        raise FormatError("the index leaves a gap in the stored stream", path=path, offset=offset)
 
     def finish(self) -> None:
         """Check the last segment, and that the stream ends where it should.

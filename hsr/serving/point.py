@@ -17,7 +17,7 @@ from hsr.serving.frames import STRETCH_BLOCKS, FrameIndex, Stretch
 from policies.errors import DigestMismatchError, FormatError, RollforwardError
 from storage.codec import lay_frame, load_kernels
 from storage.digests import Buffer, frame_digest
-from storage.frame_kernels import lay_frames
+from storage.frame_kernels import lay_frames, load_lay_frames
 from storage.native_zstd import decoding_library
 from storage.overlay import Overlay
 from storage.pipeline import THREADS, BufferPool
@@ -91,8 +91,12 @@ class PointReader:
     def _load_kernels(self) -> None:
         """Have ready whatever is loaded on its first use: later, there may be no file descriptor for it."""
         load_kernels(self._granule_bytes)
+        library = decoding_library()
+        if library is not None:
+            load_lay_frames(library)
+        firsts = [int(layer.pages["first_block"][0]) for layer in self._overlay.layers if len(layer.pages)]
         with contextlib.suppress(RollforwardError):  # whoever asks for this block is told
-            self._decode_batch(0, np.empty((1, self.block_bytes), np.uint8))
+            self._decode_batch(min(firsts, default=0), np.empty((1, self.block_bytes), np.uint8))
 
     def read_at_once(self, offset: int, size: int) -> bytes | None:
         """Read a few bytes, if no medium has to be waited for.

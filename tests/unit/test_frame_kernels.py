@@ -112,6 +112,40 @@ def test_bad_frames_are_refused_by_both(name, whole):
 
 
 @needs_library
+@pytest.mark.parametrize("size", [0, GRANULE, 3 * GRANULE])
+@pytest.mark.parametrize("whole", [True, False], ids=["whole block", "part"])
+def test_bytes_that_do_not_fill_their_granules_are_refused_by_both(size, whole):
+    granules = set(range(128)) if whole else {3, 4}
+    *_, said, failed = lay_both_ways([(layout.FRAME_RAW, granules, granules, bytes(size))], [0], 1)
+    assert said == failed == 0
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("row", "start", "length"),
+    [(2, 0, GRANULE), (-1, 0, GRANULE), (0, -1, GRANULE), (0, 2, GRANULE), (0, 2**63 - 1, 9), (0, 0, -1)],
+)
+def test_no_frame_lies_outside_its_buffers(row, start, length):
+    records = records_of([{"mask_lo": 1, "mask_hi": 0, "flags": layout.FRAME_RAW}])
+    numbers = (np.array([number], np.int64) for number in (start, length))
+    one, none = np.ones(1, np.uint64), np.zeros(1, np.uint64)
+    stored, plain, scratch = noise(GRANULE + 1, 1), noise(2 * BLOCK, 2).reshape(2, BLOCK), noise(BLOCK, 3)
+    before = plain.copy()
+    rows = np.array([row], np.int64)
+    assert lay_frames(records, rows, one, none, stored, *numbers, GRANULE, plain, scratch, LIBRARY) == 0
+    assert np.array_equal(plain, before)
+
+
+@needs_library
+@pytest.mark.parametrize(("block_bytes", "scratch_bytes"), [(BLOCK - 1, BLOCK), (BLOCK, BLOCK - 1)])
+def test_blocks_are_as_long_as_their_granules(block_bytes, scratch_bytes):
+    none, words, some = np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint8)
+    plain, scratch = np.empty((1, block_bytes), np.uint8), np.empty(scratch_bytes, np.uint8)
+    with pytest.raises(ValueError, match="another size"):
+        lay_frames(records_of([]), none, words, words, some, none, none, GRANULE, plain, scratch, LIBRARY)
+
+
+@needs_library
 @given(st.data(), frames().filter(lambda frame: frame[0] == layout.FRAME_ZSTD))
 def test_spoilt_frames_write_nowhere_else(data, frame):
     flags, granules, wanted, stored = frame

@@ -340,6 +340,15 @@ def test_out_of_file_descriptors_it_says_so_and_serves_on(large: TinyVolume, qui
     assert process.returncode == 0
 
 
+def test_out_of_file_descriptors_it_reads_what_was_never_read(tiny: TinyVolume, quick_path: Path) -> None:
+    tiny.put(70 * MIB, noise(5 * BLOCK, 1))  # the first stretch of the index holds nothing
+    tiny.capture()
+    at = quick_path / "few.sock"
+    with serve_with_few_descriptors(tiny, at, 1), NbdClient(at) as client:
+        client.go()
+        assert client.read(70 * MIB, 5 * BLOCK) == noise(5 * BLOCK, 1)
+
+
 def cpu_ticks(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])

@@ -378,8 +378,9 @@ def test_a_damaged_image_leaves_a_device_that_restoring_again_mends(tiny, tmp_pa
     file = tmp_path / "device"
     file.write_bytes(noise(200 * BLOCK, 9))
     with loop_device(file) as device:
-        with pytest.raises(DigestMismatchError):
+        with pytest.raises(DigestMismatchError) as caught:
             restore(path_to(tiny, 1), device)
+        assert targets.HOLDS_PART in (caught.value.hint or "")
         path.write_bytes(good)
         restore(path_to(tiny, 1), device)
     assert file.read_bytes() == tiny.states[1]

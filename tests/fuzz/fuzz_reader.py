@@ -153,7 +153,9 @@ def main() -> int:
     if asked.guided_in:
         import atheris
 
-        with atheris.instrument_imports(include=["storage", "hsr", "policies"], exclude=["storage.kernels"]):
+        with atheris.instrument_imports(
+            include=["storage", "hsr", "policies"], exclude=["storage.kernels", "storage.frame_kernels"]
+        ):
             import tests.fuzz.case  # noqa: F401
         return play(asked, asked.guided_in)
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from policies.ancestry import trace_ancestry
 from policies.calendar import day_bounds, day_of
+from policies.control import control_at
+from policies.folder_policy import ControlPolicy
 from policies.merging import plan_merge
 from policies.points import Span
 from policies.rollup import due_dailies
@@ -37,6 +39,25 @@ ZONES = st.sampled_from(
 def test_a_moment_lies_within_its_day(moment, zone):
     start, end = day_bounds(day_of(moment, zone), zone)
     assert start <= moment < end or moment > datetime.max.replace(tzinfo=UTC) - timedelta(days=2)
+
+
+@given(
+    st.datetimes(datetime(1980, 1, 1), datetime(2060, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    ZONES,
+    st.times(),
+)
+def test_the_daily_work_begins_once_in_each_day_and_is_never_long_ago(moment, zone, at):
+    control = control_at(moment, ControlPolicy(at=at.replace(second=0, microsecond=0)), zone)
+    assert control.as_of is not None
+    following = control.first_from(moment + timedelta(microseconds=1))
+    assert control.as_of <= moment < following
+    assert following - control.as_of <= timedelta(hours=49)
+    for begins in (control.as_of, following):
+        day = day_of(begins, zone)
+        assert day_bounds(day, zone)[0] <= begins < day_bounds(day, zone)[1]
+        again = control_at(begins, control.policy, zone)
+        assert again.as_of == begins
+        assert control_at(begins - timedelta(microseconds=1), control.policy, zone).as_of < begins
 
 
 @given(worlds(days=True), ZONES, st.integers(0, 200))

@@ -188,6 +188,17 @@ def test_a_hold_on_a_file_and_on_a_point():
     assert not {name(1), name(2), name(6)} & life.names
 
 
+def test_a_hold_may_end_by_itself():
+    life = new_life(7)
+    now = START + 30 * DAY
+    life.holds = (Hold("until the audit", "ann", START, name=name(2), until=now + DAY),)
+    plan = life.live(now)
+    assert plan.fate_of(name(2)).ground is Ground.HELD
+    assert plan.next_due_at <= now + DAY
+    life.live(now + DAY)
+    assert name(2) not in life.names
+
+
 def test_claims_of_work_end_by_themselves_and_those_of_disks_do_not():
     life = new_life(7)
     now = START + 30 * DAY

@@ -78,6 +78,7 @@ def _plan_children(settings: Settings) -> list[ChildPlan]:
     for number in range(1, settings.workers + 1):
         plans.append(ChildPlan(f"worker {number}", _program("ops.worker"), environment))
     plans.append(ChildPlan("lookout", _program("ops.lookout"), environment))
+    plans.append(ChildPlan("herald", _program("ops.herald"), environment))
     return plans
 
 

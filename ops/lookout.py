@@ -11,7 +11,9 @@ import structlog
 from actors.broker import make_broker
 from actors.hints import Hints
 from ops.clock import Clock, machine_now, parse_clock
+from ops.clock_keeper import ClockKeeper
 from ops.logs import set_up_logging
+from ops.observe.pulse import LOOKOUT, beat
 from ops.settings import Settings
 from policies.errors import RollforwardError
 from storage.catalog.chains import chains_due
@@ -50,10 +52,9 @@ class Scheduler:
         """
         with self._catalog.read() as session:
             due = chains_due(session, self._clock())
-        for chain_id, due_at in due:
-            what = (chain_id, due_at)
-            if self._pacer.may_say(what, machine_time) and not self._hints.chain_due(chain_id):
-                self._pacer.forget(what)
+        for chain_id, _ in due:
+            if self._pacer.may_say(chain_id, machine_time) and not self._hints.chain_due(chain_id):
+                self._pacer.forget(chain_id)
                 return  # no Redis at present: the next tick tries again
 
 
@@ -68,26 +69,33 @@ def main() -> None:
     catalog = Catalog(settings.catalogue_url)
     hints = Hints(make_broker(settings.redis_url, settings.namespace))
     say_again = settings.seconds("hint_again_s")
-    watcher = Watcher(catalog, hints.folder_changed, say_again=say_again)
-    scheduler = Scheduler(catalog, parse_clock(settings.clock), hints, Pacer(say_again))
+    clock = parse_clock(settings.clock)
+    watcher = Watcher(catalog, hints.folder_changed, say_again=say_again, poll_s=settings.poll_s)
+    scheduler = Scheduler(catalog, clock, hints, Pacer(say_again))
+    keeper = ClockKeeper(catalog, clock, lease_time=settings.seconds("lease_s"))
     with catalog.write() as session:
         begin_anew(session, machine_now())
     watcher.start()
     _log.info("ready")
     while True:
-        _tick(watcher, scheduler)
+        if _tick(keeper, watcher, scheduler):
+            beat(settings.state_dir, LOOKOUT)
         if signal.sigtimedwait(asked, settings.tick_s) is not None:
             break
     watcher.stop()
     catalog.close()
 
 
-def _tick(watcher: Watcher, scheduler: Scheduler) -> None:
+def _tick(keeper: ClockKeeper, watcher: Watcher, scheduler: Scheduler) -> bool:
+    """Look around once; tell whether that went well."""
     try:
+        keeper.tick()
         watcher.tick(machine_now())
         scheduler.tick(machine_now())
     except RollforwardError as error:
         _log.warning("tick failed, the next one tries again", reason=str(error))
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ NUMBERS: Final[Mapping[str, Number]] = {
     "rescan_s": Number(
         "ROLLFORWARD_RESCAN_S", 900, 0.5, 86_400, "folders are scanned so often without an event"
     ),
+    "poll_s": Number(
+        "ROLLFORWARD_POLL_S", 5, 0.05, 3_600, "folders on network file systems are looked at so often"
+    ),
+    "silence_s": Number(
+        "ROLLFORWARD_SILENCE_S", 60, 0.2, 3_600, "a folder that does not answer for so long counts as lost"
+    ),
     "tick_s": Number("ROLLFORWARD_TICK_S", 1, 0.05, 3_600, "what is due is looked for so often"),
     "hint_again_s": Number(
         "ROLLFORWARD_HINT_AGAIN_S", 10, 0.2, 3_600, "work that was not begun is named again after so long"
@@ -40,6 +46,9 @@ NUMBERS: Final[Mapping[str, Number]] = {
     ),
     "stop_s": Number(
         "ROLLFORWARD_STOP_S", 20, 0.5, 3_600, "workers have so long to stop before they are killed"
+    ),
+    "herald_s": Number(
+        "ROLLFORWARD_HERALD_S", 10, 0.05, 3_600, "trouble is looked for, and letters are sent, so often"
     ),
     "workers": Number(
         "ROLLFORWARD_WORKERS", 1, 1, 64, "worker processes, each doing one job of a kind at a time"
@@ -61,10 +70,13 @@ class Settings:
         log_format: "console" or "json".
         settle_s: see `NUMBERS`, as for all that follow.
         rescan_s: seconds.
+        poll_s: seconds.
+        silence_s: seconds.
         tick_s: seconds.
         hint_again_s: seconds.
         lease_s: seconds.
         stop_s: seconds.
+        herald_s: seconds.
         workers: number of processes.
     """
 
@@ -76,10 +88,13 @@ class Settings:
     log_format: str
     settle_s: float
     rescan_s: float
+    poll_s: float
+    silence_s: float
     tick_s: float
     hint_again_s: float
     lease_s: float
     stop_s: float
+    herald_s: float
     workers: int
 
     @classmethod
@@ -112,10 +127,13 @@ class Settings:
             log_format=value("log_format", "ROLLFORWARD_LOG", "console"),
             settle_s=numbers["settle_s"],
             rescan_s=numbers["rescan_s"],
+            poll_s=numbers["poll_s"],
+            silence_s=numbers["silence_s"],
             tick_s=numbers["tick_s"],
             hint_again_s=numbers["hint_again_s"],
             lease_s=numbers["lease_s"],
             stop_s=numbers["stop_s"],
+            herald_s=numbers["herald_s"],
             workers=int(numbers["workers"]),
         )
 

@@ -20,16 +20,22 @@ from actors.context import AgentContext, Pace
 from actors.hints import JOBS
 from actors.middleware import StopMiddleware
 from actors.registry import build_actors
+from actors.throttle import Throttle
 from actors.trying import Pulse
 from ops.clock import machine_now, parse_clock
 from ops.logs import set_up_logging
+from ops.observe.pulse import WORKER, beat
 from ops.settings import Settings
+from policies.folder_policy import DEFAULT_AGENT_POLICY
 from storage.catalog.database import Catalog
 
 _log = structlog.get_logger("worker")
 
 IDLE_POLL_MS: Final = 100
 """An idle queue is looked at so often."""
+
+_BEAT_S: Final = 5.0
+"""So often it shows that all its threads live."""
 
 
 def main() -> None:
@@ -50,8 +56,11 @@ def main() -> None:
     pulse = Pulse(context)
     pulse.start()
     worker.start()
+    beat(settings.state_dir, WORKER)
     _log.info("ready")
-    signal.sigwait(asked)
+    while signal.sigtimedwait(asked, _BEAT_S) is None:
+        if pulse.is_alive() and all(thread.is_alive() for thread in worker.workers):
+            beat(settings.state_dir, WORKER)
     worker.stop(timeout=int(settings.stop_s * 1000))
     pulse.end()
     catalog.close()
@@ -68,8 +77,10 @@ def _make_context(settings: Settings, catalog: Catalog) -> AgentContext:
             rescan_interval=settings.seconds("rescan_s"),
             hint_again=settings.seconds("hint_again_s"),
             lease_time=settings.seconds("lease_s"),
+            silence=settings.seconds("silence_s"),
         ),
         stopping=threading.Event(),
+        throttle=Throttle(DEFAULT_AGENT_POLICY.performance.cpu_percent, settings.workers),
     )
 
 

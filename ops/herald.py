@@ -1,0 +1,193 @@
+"""The herald process: tells people and programs how the agent stands. It does no other work.
+
+It looks for trouble, sends letters, answers those who ask for metrics and health, and calls the dead-man's switch. Its
+settings are read again when their file changes; while the file is wrong, what was read before holds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from ops.clock import Clock, machine_now, parse_clock
+from ops.logs import set_up_logging
+from ops.notify.secret_file import read_secret
+from ops.notify.sending import Sender
+from ops.notify.settings import FILE_NAME, HeraldSettings, parse_herald_settings, read_herald_settings
+from ops.notify.telling import Teller
+from ops.observe.alive import AliveCaller
+from ops.observe.endpoint import Endpoint
+from ops.observe.event_counts import EventCounter
+from ops.observe.health import Health, check_health
+from ops.observe.metrics import Sources, make_registry, metrics_text
+from ops.observe.queues import queue_lengths
+from ops.observe.space import SpaceGauge
+from ops.settings import Settings
+from policies.errors import ConfigurationError, RollforwardError
+from storage.catalog.database import Catalog
+from storage.catalog.folders import all_folders
+from storage.catalog.holders import Holder
+
+_log = structlog.get_logger("herald")
+
+
+@dataclass(slots=True)
+class _Desk:
+    """What the herald runs on its present settings."""
+
+    settings: HeraldSettings
+    endpoint: Endpoint | None = None
+    alive: AliveCaller | None = None
+
+    def stop(self) -> None:
+        if self.endpoint is not None:
+            self.endpoint.stop()
+        if self.alive is not None:
+            self.alive.stop()
+
+
+class Herald:
+    """All of it, for one process.
+
+    Args:
+        settings: of the agent.
+        catalog: the catalogue.
+        clock: calendar time.
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog, clock: Clock) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._clock = clock
+        self._path = herald_file(settings)
+        self._gauge = SpaceGauge(again_s=max(settings.herald_s, 1.0) * 3)
+        self._events = EventCounter()
+        self._stamp: object = ()
+        self._desk = _Desk(parse_herald_settings({}, settings.time_zone, where="the defaults"))
+        self._said = ""
+        self.stopping = threading.Event()
+
+    @property
+    def port(self) -> int | None:
+        """The port on which it answers; None if it does not."""
+        endpoint = self._desk.endpoint
+        return endpoint.port if endpoint is not None else None
+
+    def tick(self) -> None:
+        """Read the settings if they changed, look for trouble, send what waits; what fails stops nothing else."""
+        problems = []
+        for step in (self._refresh, self._serve, self._work):
+            try:
+                step()
+            except RollforwardError as error:
+                problems.append(str(error))
+        self._say("; ".join(problems))
+
+    def stop(self) -> None:
+        """End what runs beside."""
+        self.stopping.set()
+        self._desk.stop()
+
+    def _work(self) -> None:
+        settings = self._desk.settings
+        with self._catalog.read() as session:
+            paths = [folder.path for folder in all_folders(session) if folder.problem is None]
+        spaces = self._gauge.spaces(paths)
+        Teller(self._catalog, settings, self._clock, machine_now).look(spaces)
+        sender = Sender(
+            self._catalog,
+            settings,
+            self._clock,
+            machine_now,
+            version("rollforward"),
+            Holder.of_this_process(),
+        )
+        sender.send_waiting(self.stopping.is_set)
+
+    def _refresh(self) -> None:
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        settings = read_herald_settings(self._path, self._settings.time_zone)
+        self._desk.stop()
+        self._desk = _Desk(settings)
+        self._stamp = stamp
+
+    def _serve(self) -> None:
+        """Begin what runs beside, where it does not run yet."""
+        desk = self._desk
+        if desk.settings.alive is not None and desk.alive is None:
+            desk.alive = AliveCaller(desk.settings.alive, self._health)
+            desk.alive.start()
+        asked = desk.settings.endpoint
+        if asked is None or desk.endpoint is not None:
+            return
+        registry = make_registry(
+            Sources(
+                self._catalog,
+                self._clock,
+                version("rollforward"),
+                self._health,
+                lambda: queue_lengths(self._settings.redis_url, self._settings.namespace),
+                self._gauge.spaces,
+                self._events,
+            )
+        )
+        token = read_secret(asked.token_file) if asked.token_file else ""
+        desk.endpoint = Endpoint(
+            asked.address, asked.port, token, metrics=lambda: metrics_text(registry), health=self._health
+        )
+        desk.endpoint.start()
+        _log.info("answers", address=asked.address, port=desk.endpoint.port)
+
+    def _health(self) -> Health:
+        return check_health(self._settings, self._catalog, machine_now())
+
+    def _say(self, trouble: str) -> None:
+        """Log what is wrong once, not at each tick."""
+        if trouble and trouble != self._said:
+            _log.warning("the herald cannot do its work, the next tick tries again", reason=trouble)
+        self._said = trouble
+
+
+def herald_file(settings: Settings) -> Path:
+    """Return the file with the herald's settings."""
+    named = os.environ.get("ROLLFORWARD_HERALD")
+    return Path(named) if named else settings.state_dir / FILE_NAME
+
+
+def main() -> None:
+    """Tell until SIGTERM or SIGINT."""
+    asked = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # before any thread: so that only sigtimedwait gets them
+    settings = Settings.from_environment(os.environ)
+    set_up_logging(settings.log_format)
+    catalog = Catalog(settings.catalogue_url)
+    herald = Herald(settings, catalog, parse_clock(settings.clock))
+    _log.info("tells")
+    while True:
+        herald.tick()
+        if signal.sigtimedwait(asked, settings.herald_s) is not None:
+            break
+    herald.stop()
+    catalog.close()
+
+
+def _stamp(path: Path) -> object:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+if __name__ == "__main__":
+    main()

@@ -365,8 +365,8 @@ def fingerprints_of(
 
     with (
         NewFingerprints(None, _state_key(header), key, blocks=count, unnamed_in=folder) as prints,
-        closing(BlockReader(overlay, key).map_stripes(fingerprint)) as stripes,
+        closing(BlockReader(overlay, key).stripes()) as stripes,
     ):
-        for blocks, found in stripes:
-            prints.put(blocks, found)
+        for stripe in stripes:
+            prints.put(*fingerprint(stripe))
         return prints.known()

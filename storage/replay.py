@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,6 @@ _AHEAD: Final = 2 * _THREADS
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +93,6 @@ class BlockReader:
         self.decryption = decryption_of(overlay, key)
         self._blocks_at_once = max(_STRIPE_BYTES // overlay.block_bytes, 1)
         self._stored = BufferPool(_AHEAD, _LOAD_BYTES + overlay.frame_bytes_max)
-
-    def map_stripes(self, work: Callable[[Stripe], Result]) -> Generator[Result, None, None]:
-        """Decode the whole overlay, and do something with each stripe; see `stripes`.
-
-        Args:
-            work: called with each stripe.
-
-        Yields:
-            What `work` returned, in order of the volume.
-        """
-        with closing(self.stripes()) as stripes:
-            for stripe in stripes:
-                yield work(stripe)
 
     def stripes(self) -> Generator[Stripe, None, None]:
         """Decode the whole overlay in threads, and give it out stripe by stripe to whoever writes it.

@@ -352,5 +352,5 @@ def _noticed(way: tuple[Path, ...], key: ChainKey) -> RollforwardError | None:
 def read(way: tuple[Path, ...], key: ChainKey) -> None:
     """Read all that some images show."""
     with Overlay(way) as overlay:
-        for _ in BlockReader(overlay, key).map_stripes(lambda stripe: len(stripe.blocks)):
+        for _ in BlockReader(overlay, key).stripes():
             pass

@@ -74,7 +74,7 @@ def place(quick_path: Path) -> Callable[[bytes], Path]:
 def use(path: Path) -> None:
     """Read all that a restore reads: opening, every index page, every frame, the segment table."""
     with Overlay([path]) as overlay:
-        for _ in BlockReader(overlay).map_stripes(lambda stripe: stripe.stored_bytes):
+        for _ in BlockReader(overlay).stripes():
             pass
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ops.words import plain as plain
+from ops.words import size_words as size_words
 from policies.assuming import AssumedGap
 from policies.errors import RollforwardError
 from policies.names import ImageName, parse_image_name
@@ -22,8 +23,6 @@ from storage.pipeline import Progress, no_progress
 
 if TYPE_CHECKING:
     from storage.writer import Published
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 _LINE_KEYS = (
     "path",
@@ -43,29 +42,6 @@ _LINE_KEYS = (
     "encrypted",
 )
 """Every line of JSON has these keys, in this order; null where they say nothing."""
-
-
-def plain(words: object) -> str:
-    """Say what others wrote (a path, a name, a reason) so that no terminal takes any of it for a command.
-
-    Args:
-        words: anything; control characters, changes of direction and the like are shown as escapes.
-    """
-    return "".join(
-        letter
-        if letter.isprintable() or unicodedata.category(letter) == "Zs"
-        else letter.encode("unicode_escape").decode()
-        for letter in str(words)
-    )
-
-
-def size_words(size_bytes: float) -> str:
-    """Say a size: 1536 -> "1.5 KiB"."""
-    unit = 0
-    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
-        size_bytes /= 1024
-        unit += 1
-    return f"{size_bytes:.0f} B" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
 
 
 def image_fields(

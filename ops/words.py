@@ -1,8 +1,11 @@
-"""Times and ages in words, for screens and letters."""
+"""Sizes, times, ages and what others wrote, in words for screens and letters."""
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime, timedelta, tzinfo
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def age_words(age: timedelta) -> str:
@@ -31,3 +34,26 @@ def moment_words(moment: datetime, zone: tzinfo) -> str:
     local = moment.astimezone(zone)
     name = local.tzname() or ""
     return f"{local:%Y-%m-%d %H:%M} {name if name.isalpha() else f'{local:%z}'}".rstrip()
+
+
+def plain(words: object) -> str:
+    """Say what others wrote (a path, a name, a reason) so that no terminal takes any of it for a command.
+
+    Args:
+        words: anything; control characters, changes of direction and the like are shown as escapes.
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode()
+        for letter in str(words)
+    )
+
+
+def size_words(size_bytes: float) -> str:
+    """Say a size: 1536 -> "1.5 KiB"."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
+        size_bytes /= 1024
+        unit += 1
+    return f"{size_bytes:.0f} B" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ops.notify.deadline import deadline
-from ops.show import plain
+from ops.words import plain
 from policies.errors import DeliveryError
 
 _ANSWER_BYTES_MAX: Final = 4_096

@@ -21,7 +21,7 @@ from ops.notify.letter_text import (
     free_words,
     headline,
 )
-from ops.show import plain
+from ops.words import plain
 
 _FONT: Final = "font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
 _RED, _GREEN, _GREY, _BLUE = "#c0392b", "#2e8b57", "#6b7280", "#2f6fb0"

@@ -8,8 +8,7 @@ from datetime import tzinfo
 from typing import Final
 
 from ops.notify.letter import TITLES, Entry, FolderLine, Letter, LetterKind
-from ops.show import plain, size_words
-from ops.words import age_words, moment_words
+from ops.words import age_words, moment_words, plain, size_words
 
 ENTRIES_MAX: Final = 50
 """So many troubles, and so many folders, a letter names one by one."""

@@ -22,7 +22,7 @@ from ops.notify.letter_html import letter_html
 from ops.notify.letter_text import letter_text
 from ops.notify.secret_file import read_secret
 from ops.notify.settings import MailSettings
-from ops.show import plain
+from ops.words import plain
 from policies.errors import DeliveryError
 
 _SUBJECT_MAX: Final = 150

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ops.observe.space import Space
-from ops.show import size_words
+from ops.words import size_words
 from policies.errors import ConfigurationError
 from policies.folder_policy import DEFAULT_FOLDER_POLICY, FolderPolicy, NoticePolicy, parse_folder_policy
 from policies.notices import Trouble, TroubleKind, TroubleRecord, is_inactive, is_space_low

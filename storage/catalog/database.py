@@ -21,7 +21,9 @@ from storage.catalog.models import SCHEMA_REVISION
 BUSY_TIMEOUT_MS: Final = 15_000
 """How long a SQLite transaction waits for another's to end."""
 
-_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+MIGRATIONS: Final = Path(__file__).with_name("migrations")
+"""Where the steps from one layout to the next are kept."""
+
 _WRITES: Final = {"catalogue_writes": True}
 _PREPARING: Final = 0x726F6C6C
 """Number of the lock that keeps two agents from preparing a PostgreSQL catalogue at once."""
@@ -111,7 +113,7 @@ def _migrate(connection: Connection, url: str) -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     known = [step.revision for step in ScriptDirectory.from_config(config).walk_revisions()]
     if found is not None and found not in known:

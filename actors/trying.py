@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from actors.context import AgentContext, StopRequested
 from policies.errors import CatalogError, RollforwardError
+from storage.catalog.agents import agent_policy
 from storage.catalog.attempts import fail_attempt, pause_attempt
 from storage.catalog.leases import give_lease_back, renew_all, take_lease
 from storage.catalog.models import EventKind
@@ -134,7 +135,7 @@ def holding_chain(context: AgentContext, chain_id: int) -> Iterator[int | None]:
 
 
 class Pulse(threading.Thread):
-    """Renews what this worker holds, for as long as it lives.
+    """Renews what this worker holds, and takes over what the agent is told to do, for as long as it lives.
 
     Args:
         context: surroundings.
@@ -148,13 +149,16 @@ class Pulse(threading.Thread):
     def run(self) -> None:
         """Renew at a third of the lease time until ended."""
         lease_time = self._context.pace.lease_time
-        while not self._ended.wait(lease_time.total_seconds() / 3):
+        while True:
             try:
                 with self._context.catalog.write() as session:
                     expires_at = self._context.machine_clock() + lease_time
                     renew_all(session, self._context.holder, expires_at=expires_at)
-            except CatalogError as error:
-                _log.warning("leases not renewed", reason=str(error))
+                    self._context.throttle.set_percent(agent_policy(session).performance.cpu_percent)
+            except RollforwardError as error:
+                _log.warning("leases not renewed, or settings not read", reason=str(error))
+            if self._ended.wait(lease_time.total_seconds() / 3):
+                return
 
     def end(self) -> None:
         """Stop renewing."""

@@ -22,6 +22,7 @@ from policies.landing import has_landed
 from policies.names import parse_image_name
 from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt, pause_attempt
 from storage.catalog.chains import base_identity, chain_for, make_due
+from storage.catalog.folders import folder_policy
 from storage.catalog.images import FileStamp, ImageFacts, set_facts, stamp_of
 from storage.catalog.models import Attempt, Chain, EventKind, Folder, Image, ImageState, WorkKind
 from storage.folder import disagreement
@@ -50,6 +51,7 @@ class _Task:
     attempt_id: int
     path: Path
     stamp: FileStamp
+    cpu_percent: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +118,20 @@ def _begin(context: AgentContext, session: Session, image_id: int) -> list[_Task
     if admitted.admission is not Admission.BEGUN:
         _held_back(context, session, image, admitted)
         return []
-    tasks = [_task(folder, image, admitted)]
+    cpu_percent = folder_policy(session, folder).verification.cpu_percent
+    tasks = [_task(folder, image, admitted, cpu_percent)]
     if image.stored_bytes <= SMALL_BYTES and not _had_trouble(session, admitted):
         for other in _small_ones(context, session, folder, image):
             admitted = begin_attempt(session, _work(context, folder, other), context.moment())
             if admitted.admission is Admission.BEGUN:
-                tasks.append(_task(folder, other, admitted))
+                tasks.append(_task(folder, other, admitted, cpu_percent))
     return tasks
 
 
-def _task(folder: Folder, image: Image, admitted: Admitted) -> _Task:
+def _task(folder: Folder, image: Image, admitted: Admitted, cpu_percent: float | None) -> _Task:
     image.state = ImageState.VERIFYING
-    return _Task(image.id, folder.id, admitted.attempt_id, Path(folder.path) / image.name, stamp_of(image))
+    path = Path(folder.path) / image.name
+    return _Task(image.id, folder.id, admitted.attempt_id, path, stamp_of(image), cpu_percent)
 
 
 def _work(context: AgentContext, folder: Folder, image: Image) -> Work:
@@ -167,9 +171,9 @@ def _read_back(context: AgentContext, task: _Task) -> _Reading | None:
     with trying(context, task.attempt_id, task.path.name, task.folder_id) as trial:
 
         def read(answered: Beat) -> tuple[Verified, bool]:
-            def progress(done_bytes: int, total_bytes: int) -> None:
+            def progress(_done_bytes: int, _total_bytes: int) -> None:
                 answered()
-                context.report_progress(done_bytes, total_bytes)
+                context.pause(task.cpu_percent)
                 answered()
 
             verified = read_back(task.path, progress=progress)

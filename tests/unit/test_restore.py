@@ -24,6 +24,7 @@ from policies.errors import (
     StorageError,
 )
 from storage import layout, overlay, replay
+from tests.command import PROGRAM
 from tests.commands import run
 from tests.loop import loop_device, needs_root, small_file_system
 from tests.unit.forge import sections, take_apart
@@ -384,6 +385,27 @@ def test_a_damaged_image_leaves_a_device_that_restoring_again_mends(tiny, tmp_pa
         path.write_bytes(good)
         restore(path_to(tiny, 1), device)
     assert file.read_bytes() == tiny.states[1]
+
+
+@needs_root
+def test_the_command_says_that_a_device_holds_a_part(tiny, tmp_path):
+    tiny.capture_states([noise(20 * BLOCK, seed) for seed in range(3)])
+    tiny.merge(0, 2, "-cd")
+    path = tiny.image(2, "-cd")
+    image = path.read_bytes()
+    at = sections(image)["frames"][-10]
+    path.write_bytes(image[:at] + bytes([image[at] ^ 4]) + image[at + 1 :])
+    file = tmp_path / "device"
+    file.write_bytes(noise(20 * BLOCK, 9))
+    with loop_device(file) as device:
+        command = [PROGRAM, "restore", str(tiny.folder), "--volume", tiny.name, "--to", str(device)]
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert refused.returncode == FormatError.exit_code
+        said = " ".join(refused.stderr.split())
+        assert f"--without '{path.name}'" in said
+        assert targets.HOLDS_PART in said
+        run(*command, "--without", path.name)
+    assert file.read_bytes() == tiny.states[2]
 
 
 # --- killed

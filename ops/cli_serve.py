@@ -75,7 +75,7 @@ What reads it:
     "cache_mib",
     type=click.IntRange(min=1),
     metavar="MIB",
-    help="Memory for decoded blocks, in MiB. A sixteenth of what is available, at most 256, by default.",
+    help="Memory for decoded blocks, in MiB. A sixteenth of what is available, at most 1,024, by default.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object when ready, and log JSON lines.")
 def serve(

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_CACHE_BYTES_MAX: Final = 256 << 20
+_CACHE_BYTES_MAX: Final = 1 << 30
 _CACHE_BYTES_MIN: Final = 16 << 20
 _SHARE: Final = 16
 
 
 def default_cache_bytes() -> int:
-    """Return a sixteenth of the memory that there is for us, 16 to 256 MiB.
+    """Return a sixteenth of the memory that there is for us, 16 MiB to 1 GiB.
 
     That is what the machine has available, and no more than any control group of ours allows.
     """

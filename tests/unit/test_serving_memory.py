@@ -56,7 +56,7 @@ def test_a_container_sees_its_own_limit_at_the_root(machine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there_bytes", "cache_bytes"), [(1 << 40, 256 * MIB), (1 << 30, 64 * MIB), (1 << 20, 16 * MIB)]
+    ("there_bytes", "cache_bytes"), [(1 << 40, 1024 * MIB), (1 << 30, 64 * MIB), (1 << 20, 16 * MIB)]
 )
 def test_the_share(there_bytes: int, cache_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: there_bytes)

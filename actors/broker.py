@@ -8,7 +8,7 @@ from typing import Final
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Retries, TimeLimit
 
-from actors.middleware import StopMiddleware
+from actors.middleware import StopMiddleware, WhyMiddleware
 
 HEARTBEAT_TIMEOUT_MS: Final = 30_000
 """A worker that has not spoken for so long counts as gone, and its messages are given to others."""
@@ -33,12 +33,13 @@ def make_broker(url: str, namespace: str, *, stop: StopMiddleware | None = None)
         The broker. Messages that fail are never sent again by it: when to try again is the catalogue's to
         say, so that nothing waits in a worker's memory.
     """
-    middleware = [TimeLimit(), Retries(max_retries=0)]
+    dead_ttl_ms = int(DEAD_MESSAGE_TTL.total_seconds() * 1000)
+    middleware = [TimeLimit(), Retries(max_retries=0), WhyMiddleware(dead_ttl_ms)]
     return RedisBroker(  # type: ignore[no-untyped-call]
         url=url,
         namespace=namespace,
         maintenance_chance=MAINTENANCE_CHANCE,
         heartbeat_timeout=HEARTBEAT_TIMEOUT_MS,
-        dead_message_ttl=int(DEAD_MESSAGE_TTL.total_seconds() * 1000),
+        dead_message_ttl=dead_ttl_ms,
         middleware=[*middleware, stop] if stop is not None else middleware,
     )

@@ -16,6 +16,7 @@ from actors.context import AgentContext
 from actors.hints import Hints
 from actors.listing import stamp_image
 from actors.patience import Beat, patiently
+from actors.subjects import verification_of
 from actors.trying import persist, trying
 from actors.unproven import note_assumed_way, note_unproven
 from policies.landing import has_landed
@@ -135,9 +136,7 @@ def _task(folder: Folder, image: Image, admitted: Admitted, cpu_percent: float |
 
 
 def _work(context: AgentContext, folder: Folder, image: Image) -> Work:
-    stamp = stamp_of(image)
-    subject = f"{folder.path}/{stamp.name} {stamp.size_bytes} {stamp.mtime_ns}"
-    return Work(WorkKind.VERIFY, subject, context.engine_version)
+    return verification_of(folder, image, context.engine_version)
 
 
 def _had_trouble(session: Session, admitted: Admitted) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from ops.clock import Clock, machine_now, parse_clock
-from ops.redis_server import check_redis_url, embed_redis
+from ops.redis_server import check_redis_url, embed_redis, keep_address
 from ops.settings import Settings
 from ops.state_dir import LOCK_NAME, make_state_dir, prepare_catalogue, unusable
 from ops.supervisor import ChildPlan, Supervisor
@@ -60,6 +60,7 @@ def _plan_children(settings: Settings) -> list[ChildPlan]:
     plans = []
     if settings.redis_url is None:
         embedded = embed_redis(settings.state_dir)
+        keep_address(settings.state_dir, embedded.url)
         settings = replace(settings, redis_url=embedded.url)
         plans.append(
             ChildPlan(

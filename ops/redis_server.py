@@ -6,6 +6,7 @@ It keeps nothing on disk: messages are hints, and what a lost one was about is f
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import socket
@@ -18,6 +19,9 @@ import redis
 
 from ops.tether import tethered
 from policies.errors import ConfigurationError
+
+ADDRESS_NAME: Final = "redis.address"
+"""File in the state directory, for its owner alone: where the agent's own Redis is reached."""
 
 _SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel takes 107 bytes; a longer path makes us use the loopback address."""
@@ -90,6 +94,34 @@ def check_redis_url(url: str) -> None:
             "REDIS_URL is not the address of a Redis server",
             hint="Example: redis://:password@127.0.0.1:6379/0, or unix:///run/redis.sock?db=0",
         ) from error
+
+
+def redis_address(state_dir: Path) -> str:
+    """Tell where the agent's own Redis is reached, be it running or not.
+
+    Args:
+        state_dir: the agent's directory.
+    """
+    try:
+        return (state_dir / ADDRESS_NAME).read_text().strip() or embed_redis(state_dir).url
+    except OSError:
+        return embed_redis(state_dir).url
+
+
+def keep_address(state_dir: Path, url: str) -> None:
+    """Write down where the agent's own Redis is reached: it may have another port and password with each start.
+
+    Args:
+        state_dir: the agent's private directory.
+        url: the address.
+
+    Crash: the older address stays, or none.
+    """
+    partial = state_dir / f"{ADDRESS_NAME}.new"
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    partial.write_text(f"{url}\n")
+    partial.replace(state_dir / ADDRESS_NAME)
 
 
 def find_server() -> Path:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 
-from policies.calendar import day_bounds, day_of
 from policies.consolidating import PlannedConsolidation
 from policies.control import control_at
 from policies.folder_policy import ControlPolicy, FolderPolicy
@@ -154,25 +152,6 @@ class Life:
 
     def lose(self, name: str) -> None:
         self.holdings[name] = replace(self.holdings[name], place=Whereabouts.GONE)
-
-
-def stamps(first: datetime, last: datetime, step: timedelta) -> Iterator[datetime]:
-    """Give moments, half-open."""
-    while first < last:
-        yield first
-        first += step
-
-
-def midnights(first: datetime, last: datetime, zone: tzinfo) -> Iterator[datetime]:
-    """Give the local midnights after a moment, up to another."""
-    end = day_bounds(day_of(first, zone), zone)[1]
-    while end <= last:
-        yield end
-        end = day_bounds(day_of(end, zone), zone)[1]
-
-
-def merged(events: Iterable[tuple[datetime, str]]) -> list[tuple[datetime, str]]:
-    return sorted(events)
 
 
 def utc(text: str) -> datetime:

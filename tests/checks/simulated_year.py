@@ -22,7 +22,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from policies.clock_watch import ClockReading, ClockWatch
-from policies.points import Point, PointId, Span
+from policies.points import PointId, Span
 from policies.reach import reachable
 from tests.checks.life import Life, base_of, incremental, point
 
@@ -179,6 +179,8 @@ class Year:
     life: Life = field(init=False)
     watch: ClockWatch = field(default_factory=ClockWatch)
     taken: list[tuple[datetime, PointId]] = field(default_factory=list)
+    last_of_day: dict[date, PointId] = field(default_factory=dict)
+    placed: int = 0
     days_found: list[date] = field(default_factory=list)
     nights: int = 0
     events: int = 0
@@ -293,13 +295,10 @@ class Year:
 
     def day_ends(self, today: date) -> dict[date, PointId]:
         """The last point of each local day before today."""
-        if not hasattr(self, "_ends"):
-            self._ends: dict[date, PointId] = {}
-            self._placed = 0
-        for moment, known in self.taken[self._placed :]:
-            self._ends[moment.astimezone(self.zone).date()] = known
-        self._placed = len(self.taken)
-        return {day: known for day, known in self._ends.items() if day < today}
+        for moment, known in self.taken[self.placed :]:
+            self.last_of_day[moment.astimezone(self.zone).date()] = known
+        self.placed = len(self.taken)
+        return {day: known for day, known in self.last_of_day.items() if day < today}
 
 
 def difference(found: set[str], wanted: set[str]) -> str:
@@ -326,6 +325,3 @@ def check_year(zone_name: str, count: int = COUNT, planning_s_max: float = 60.0)
         f"{count:,} incrementals, {year.nights} midnights, {len(year.days_found)} named days; "
         f"{life.quick_plans:,} plans by outlook and {life.plans:,} of the whole chain in {life.planning_s:.1f} s"
     )
-
-
-__all__ = ["Kept", "Point", "Year", "check_year", "named_days"]

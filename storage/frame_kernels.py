@@ -73,6 +73,20 @@ def _is_one_frame(stored: U8, address: np.uint64, find_frame_bytes: np.uint64) -
 
 
 @njit(nogil=True, cache=True)
+def _decodes(library: U64, target: np.uint64, plain_bytes: Int, address: np.uint64, size: Int) -> bool:
+    """Decode a frame from one address to another; tell whether it gave as many bytes as it should."""
+    plain_size = types.uintp(plain_bytes)
+    words = (
+        types.uintp(library[0]),
+        types.uintp(target),
+        plain_size,
+        types.uintp(address),
+        types.uintp(size),
+    )
+    return bool(_call_with_5(types.uintp(library[1]), words) == plain_size)
+
+
+@njit(nogil=True, cache=True)
 def _refuse_other_sizes(plain: U8, scratch: U8, granule_bytes: int) -> None:
     """Raise a ValueError if blocks are not as long as their granules are together."""
     if plain.shape[1] != _GRANULES * granule_bytes or len(scratch) != _GRANULES * granule_bytes:
@@ -148,14 +162,7 @@ def lay_frames(
             return at
         is_whole = plain_bytes == len(block) and want_lo == lo and want_hi == hi
         target = np.uint64((block if is_whole else scratch).ctypes.data)
-        words = (
-            types.uintp(library[0]),
-            types.uintp(target),
-            types.uintp(plain_bytes),
-            types.uintp(address),
-            types.uintp(size),
-        )
-        if _call_with_5(types.uintp(library[1]), words) != types.uintp(plain_bytes):
+        if not _decodes(library, target, plain_bytes, address, size):
             return at
         if not is_whole:
             scatter_granules(scratch, lo, hi, want_lo, want_hi, granule_bytes, block)

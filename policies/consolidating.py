@@ -57,7 +57,7 @@ class Wait:
 
     Attributes:
         subject: file name of what is waited with.
-        reason: what it waits for, in words for the administrator.
+        reason: what stands in the way, a sentence for the administrator.
         until: when to look again; None if only an event can change it.
     """
 
@@ -170,7 +170,7 @@ def _try(
     sources = tuple(source.name for source in plan.sources)
     unproven = [source for source in sources if source not in around.proven]
     if unproven:
-        return _Coming(name, f"verification of {_listed(unproven)}", sources, frozenset(unproven))
+        return _Coming(name, f"verification of {_listed(unproven)} comes first", sources, frozenset(unproven))
     return PlannedConsolidation(
         name=name,
         tier=rollup.tier,

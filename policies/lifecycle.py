@@ -194,7 +194,7 @@ def _surroundings(facts: ChainFacts, frozen: Iterable[Freeze]) -> Surroundings:
         proven={one.name for one in facts.holdings if one.is_proven},
         taken=taken,
         blocked=facts.blocked,
-        suspended=None if clock is None else f"a clock that can be trusted: {clock.reason}",
+        suspended=None if clock is None else f"the clock cannot be trusted: {clock.reason}",
     )
 
 

@@ -316,7 +316,7 @@ def test_while_the_clock_is_wrong_nothing_is_rolled_up_verified_again_or_removed
     life.freezes = (Freeze(FreezeKind.CLOCK, "clock 1", START, "it jumped", "in time"),)
     plan = life.ask(START + 400 * DAY)
     assert plan.is_idle
-    assert {wait.reason for wait in plan.waits} == {"a clock that can be trusted: it jumped"}
+    assert {wait.reason for wait in plan.waits} == {"the clock cannot be trusted: it jumped"}
     life.freezes = ()
     assert not life.ask(START + 400 * DAY).is_idle
 
@@ -342,7 +342,7 @@ def test_new_images_come_first_then_those_that_are_needed_then_by_their_day():
     assert [(one.name, one.cause) for one in plan.verifications] == [
         (name(taken.number), VerificationCause.NEEDED)
     ]
-    assert plan.waits[0].reason == f"verification of {name(taken.number)}"
+    assert plan.waits[0].reason == f"verification of {name(taken.number)} comes first"
 
 
 def test_each_image_has_its_day_and_none_waits_longer_than_the_period():

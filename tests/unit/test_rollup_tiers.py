@@ -164,7 +164,7 @@ def test_a_weekly_waits_for_its_dailies_and_is_then_made_of_them():
     unverified = planned(chain("b cd(1-1) cd(2-2)~ i2 i3 i4", times=taken(WEEK)), "2026-01-04 00:00")
     assert unverified.ready == ()
     assert unverified.unproven == {word_name("cd(2-2)")}
-    assert unverified.waits[0].reason == f"verification of {word_name('cd(2-2)')}"
+    assert unverified.waits[0].reason == f"verification of {word_name('cd(2-2)')} comes first"
     done = planned(chain("b cd(1-1) cd(2-2) i1 i2 i3 i4", times=taken(WEEK)), "2026-01-04 00:00")
     assert [(one.name, one.sources) for one in done.ready] == [
         (word_name("cw(1-2)"), (word_name("cd(1-1)"), word_name("cd(2-2)")))

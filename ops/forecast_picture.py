@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
 from typing import Final
 
 from rich.console import Console
@@ -85,12 +86,9 @@ def _chart(
         label = {_HEIGHT - 1: _scale_words(top, is_size), 0: "0"}.get(row, "")
         line = Text(f"{label:>{_MARGIN - 3}} ")
         line.append("┤" if label else "│", "dim")
-        for stack in stacks:
-            if row < len(stack):
-                sign, colour, _ = _LOOKS[stack[row]]
-                line.append(sign, colour)
-            else:
-                line.append(" ")
+        looks = (_LOOKS[stack[row]][:2] if row < len(stack) else (" ", "") for stack in stacks)
+        for (sign, colour), run in groupby(looks):
+            line.append(sign * sum(1 for _ in run), colour)
         lines.append(line)
     return lines
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ops.passwords import PasswordSource, key_of, password_option
+from ops.time_type import TimeType as TimeType
 from policies.points import Point
 from storage.chain import Chain, load_chain
 
@@ -18,23 +19,6 @@ if TYPE_CHECKING:
     from storage.keys import ChainKey
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
-
-
-class TimeType(click.ParamType[datetime]):
-    """An ISO 8601 time; local time where it names no zone."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Turn words into a time, or say how to write one."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            return datetime.fromisoformat(str(value)).astimezone()
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is no time; write one like 2026-11-20T08:00 or 2026-11-20T08:00+01:00", param, ctx
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Tally:
     Attributes:
         files: how many images.
         stored_bytes: their sizes, in bytes.
-        points: how many points can be restored to because such an image ends there.
+        points: how many points such an image ends at, and none of a higher tier: what can be restored to that it keeps.
     """
 
     files: int = 0
@@ -80,7 +80,7 @@ class Midnight:
 
     @property
     def total(self) -> Tally:
-        """All tiers together; a point counts once for each image that ends there."""
+        """All tiers together; a point counts once."""
         tallies = self.tallies.values()
         return Tally(
             sum(one.files for one in tallies),
@@ -153,14 +153,15 @@ def tallies_of(holdings: Iterable[Holding]) -> Mapping[Tier | None, Tally]:
     found: dict[Tier | None, list[Holding]] = {}
     for one in holdings:
         found.setdefault(None if one.span.start is None else one.tier, []).append(one)
-    return {
-        tier: Tally(
-            len(held),
-            sum(one.span.stored_bytes for one in held),
-            len({one.span.end.id for one in held}),
-        )
-        for tier, held in found.items()
-    }
+    tallies: dict[Tier | None, Tally] = {}
+    counted: set[PointId] = set()
+    for tier in (None, *reversed(TIERS)):
+        held = found.get(tier, ())
+        ends = {one.span.end.id for one in held} - counted
+        counted |= ends
+        if held:
+            tallies[tier] = Tally(len(held), sum(one.span.stored_bytes for one in held), len(ends))
+    return tallies
 
 
 class _Stage:

@@ -338,6 +338,7 @@ class EventKind(StrEnum):
     OWNERSHIP = "ownership"
     REBUILT = "rebuilt"
     NOTICE = "notice"
+    STARTED = "started"
 
 
 class Event(Model):

@@ -145,9 +145,10 @@ def readable(folder: OpenFolder, name: str) -> Iterator[BinaryIO | None]:
         if error.errno in _NOT_A_FOLDER:
             raise FormatError("is a link, and is not followed", path=str(path)) from error
         raise StorageError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    if not is_plain_file(os.fstat(fd)):
+        os.close(fd)
+        raise FormatError("is no plain file", path=str(path))
     with os.fdopen(fd, "rb") as file:
-        if not is_plain_file(os.fstat(fd)):
-            raise FormatError("is no plain file", path=str(path))
         yield file
 
 

@@ -33,7 +33,7 @@ from actors.broker import HEARTBEAT_TIMEOUT_MS
 from actors.queue_keys import why_key
 from policies.errors import QueueError
 
-PAGE_MESSAGES: Final = 200
+PAGE_MESSAGES: Final = 500
 """So many messages are read at once."""
 
 _LIST_PAGE: Final = """

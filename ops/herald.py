@@ -19,7 +19,7 @@ from ops.clock import Clock, machine_now, parse_clock
 from ops.logs import set_up_logging
 from ops.notify.secret_file import read_secret
 from ops.notify.sending import Sender
-from ops.notify.settings import FILE_NAME, HeraldSettings, parse_herald_settings, read_herald_settings
+from ops.notify.settings import HeraldSettings, herald_file, parse_herald_settings, read_herald_settings
 from ops.notify.telling import Teller
 from ops.observe.alive import AliveCaller
 from ops.observe.endpoint import Endpoint
@@ -65,7 +65,7 @@ class Herald:
         self._settings = settings
         self._catalog = catalog
         self._clock = clock
-        self._path = herald_file(settings)
+        self._path = herald_file(settings.state_dir)
         self._gauge = SpaceGauge(again_s=max(settings.herald_s, 1.0) * 3)
         self._events = EventCounter()
         self._stamp: object = ()
@@ -154,12 +154,6 @@ class Herald:
         if trouble and trouble != self._said:
             _log.warning("the herald cannot do its work, the next tick tries again", reason=trouble)
         self._said = trouble
-
-
-def herald_file(settings: Settings) -> Path:
-    """Return the file with the herald's settings."""
-    named = os.environ.get("ROLLFORWARD_HERALD")
-    return Path(named) if named else settings.state_dir / FILE_NAME
 
 
 def main() -> None:

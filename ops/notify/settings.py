@@ -17,6 +17,7 @@ A section that is missing is switched off. Passwords and secrets never stand in 
 from __future__ import annotations
 
 import ipaddress
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,6 +153,12 @@ class HeraldSettings:
     zone: ZoneInfo
     endpoint: EndpointSettings | None
     alive: AliveSettings | None
+
+
+def herald_file(state_dir: Path) -> Path:
+    """Return the file with the herald's settings: in the state directory, unless ROLLFORWARD_HERALD names another."""
+    named = os.environ.get("ROLLFORWARD_HERALD")
+    return Path(named) if named else state_dir / FILE_NAME
 
 
 def read_herald_settings(path: Path, time_zone: str) -> HeraldSettings:

@@ -17,7 +17,7 @@ from actors.hints import Hints
 from actors.listing import list_images
 from actors.patience import Beat, patiently
 from actors.presence import absence, mark
-from actors.taking_in import take_in
+from actors.taking_in import KnownChains, take_in
 from actors.unproven import look_again
 from policies.errors import StorageError
 from policies.names import ImageName, parse_image_name
@@ -230,12 +230,13 @@ def _record_found(
         return [], False
     rows = _rows(session, folder_id, list(found))
     taken, is_outdated = [], False
+    chains = KnownChains(session, folder_id, context.clock())
     for name, image_found in found.items():
         row, stamp = rows.get(name), seen.stamps[name]
         if row is not None and stamp_of(row) not in (stamp, known[name][0] if name in known else stamp):
             is_outdated = True
             continue
-        taken.append(take_in(context, session, folder_id, row, stamp, image_found))
+        taken.append(take_in(context, session, folder_id, row, stamp, image_found, chains=chains))
     session.flush()
     fresh = [image for image in taken if image.state in _TO_VERIFY and image.hinted_at is None]
     for image in fresh:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
@@ -9,8 +11,33 @@ from policies.landing import has_landed
 from storage.catalog.chains import chain_for, make_due
 from storage.catalog.events import Facts
 from storage.catalog.images import FileStamp, ImageFacts, new_image, restart_image, set_facts, stamp_of
-from storage.catalog.models import EventKind, Image, ImageState
+from storage.catalog.models import EventKind, Folder, Image, ImageState
 from storage.folder import FoundImage
+
+
+class KnownChains:
+    """Chains that one transaction has looked up and made due, so that each is so but once.
+
+    Args:
+        session: of a write transaction.
+        folder_id: folder of the chains.
+        now: calendar time.
+    """
+
+    def __init__(self, session: Session, folder_id: int, now: datetime) -> None:
+        self._session = session
+        self._folder_id = folder_id
+        self._now = now
+        self._ids: dict[tuple[bytes, str, int], int] = {}
+
+    def due_id(self, chain_uid: bytes, volume: str, base_number: int) -> int:
+        """Return the catalogue id of a chain, which is made if it is new, and due for planning from now on."""
+        key = (chain_uid, volume, base_number)
+        if key not in self._ids:
+            chain = chain_for(self._session, self._folder_id, *key, now=self._now)
+            make_due(self._session, chain.id, self._now)
+            self._ids[key] = chain.id
+        return self._ids[key]
 
 
 def take_in(
@@ -20,6 +47,8 @@ def take_in(
     image: Image | None,
     stamp: FileStamp,
     found: FoundImage | None,
+    *,
+    chains: KnownChains | None = None,
 ) -> Image:
     """Record one file of a folder.
 
@@ -30,6 +59,7 @@ def take_in(
         image: its row; None if it is new.
         stamp: the file's size and time.
         found: its header and trailer, if they were looked at.
+        chains: of this transaction, where it takes in many files.
 
     Returns:
         Its row.
@@ -51,22 +81,22 @@ def take_in(
         settle_time=context.pace.settle_time,
     ):
         return image
-    _land(context, session, image, found)
+    _land(context, session, image, found, chains or KnownChains(session, folder_id, context.clock()))
     return image
 
 
-def _land(context: AgentContext, session: Session, image: Image, found: FoundImage) -> None:
-    now = context.clock()
+def _land(
+    context: AgentContext, session: Session, image: Image, found: FoundImage, chains: KnownChains
+) -> None:
     image.state = ImageState.LANDED
     image.reason = None
+    session.get_one(Folder, image.folder_id).newest_image_at = context.clock()
     facts: Facts = {"stored_bytes": image.stored_bytes, "kind": found.kind}
     if found.header is not None:
         header = found.header
-        chain = chain_for(
-            session, image.folder_id, header.chain_id, found.name.volume, found.name.base, now=now
-        )
-        set_facts(image, ImageFacts(chain.id, found.root, header.start, header.covers))
-        make_due(session, chain.id, now)
+        chain_id = chains.due_id(header.chain_id, found.name.volume, found.name.base)
+        plain_bytes = found.plain_bytes if found.root is not None else None
+        set_facts(image, ImageFacts(chain_id, found.root, header.start, header.covers, plain_bytes))
         facts |= {"number": header.end.number, "point_time": header.end.time.isoformat()}
     context.note(
         session,

@@ -297,10 +297,12 @@ def _found_good(context: AgentContext, session: Session, image: Image, reading: 
     header = verified.header
     if header is not None and name is not None:
         chain = chain_for(session, image.folder_id, header.chain_id, name.volume, name.base, now=now)
-        set_facts(image, ImageFacts(chain.id, verified.root, header.start, header.covers))
+        facts = ImageFacts(chain.id, verified.root, header.start, header.covers, verified.changed_bytes)
+        set_facts(image, facts)
     image.state = ImageState.GOOD
     image.reason = None
-    image.verified_at = now
+    image.verified_at = image.verified_at or now
+    image.checked_at = now
     root = verified.root.hex() if verified.root is not None else None
     context.note(
         session,

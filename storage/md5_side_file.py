@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,11 +56,6 @@ class Md5Line:
 
     digest: bytes
     name: bytes
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """All spellings that the name may stand for, ready to be compared."""
-        return frozenset(map(_key, _readings(self.name)))
 
     @property
     def name_words(self) -> str:
@@ -173,8 +168,8 @@ def expect(files: Iterable[Path], following: Path | None = None) -> Expected:
         StorageError: a side file is there, but its medium fails.
     """
     paths = list(files)
-    lines: dict[str, list[tuple[str, Md5Line]]] = {}
-    beside: dict[str, list[tuple[str, Md5Line]]] = {}
+    by_name: dict[bytes, list[Said]] = {}
+    nameless: dict[str, Said] = {}
     there: list[str] = []
     doubts: list[str] = []
     for side_file in _side_files([*paths, following] if following else paths):
@@ -186,22 +181,21 @@ def expect(files: Iterable[Path], following: Path | None = None) -> Expected:
             continue
         doubts.append(f"{side_file.name} speaks of {read[0].name_words or 'a file without naming it'}")
         for line in read:
-            for key in line.keys:
-                lines.setdefault(key, []).append((side_file.name, line))
+            by_name.setdefault(line.name.lower(), []).append(Said(line.digest, side_file.name))
         if len(read) == 1 and not read[0].name:
-            beside.setdefault(side_file.name, []).append((side_file.name, read[0]))
-    said = tuple(_said(path.name, lines, beside) for path in paths)
-    missing = next(iter(_said(following.name, lines, beside)), None) if following else None
+            nameless[side_file.name] = Said(read[0].digest, side_file.name)
+    said = tuple(_said(path.name, by_name, nameless) for path in paths)
+    missing = next(iter(_said(following.name, by_name, nameless)), None) if following else None
     return Expected(tuple(path.name for path in paths), said, tuple(there), tuple(doubts), missing)
 
 
 def _said(
-    name: str, lines: dict[str, list[tuple[str, Md5Line]]], beside: dict[str, list[tuple[str, Md5Line]]]
+    name: str, by_name: Mapping[bytes, Sequence[Said]], nameless: Mapping[str, Said]
 ) -> tuple[Said, ...]:
     """Gather what is said of one file: by its name, or in a side file of its own that gives no name."""
-    found = [each for key in _spellings(name) for each in lines.get(key, ())]
-    found += [each for own in side_file_names(name) for each in beside.get(own, ())]
-    return tuple(dict.fromkeys(Said(line.digest, by) for by, line in found))
+    found = [said for spelling in _spellings(name) for said in by_name.get(spelling, ())]
+    found += [nameless[own] for own in side_file_names(name) if own in nameless]
+    return tuple(dict.fromkeys(found))
 
 
 def _side_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -250,26 +244,17 @@ def _without_folder(name: bytes) -> bytes:
     return re.split(rb"[/\\]", name)[-1]
 
 
-def _readings(raw: bytes) -> Iterator[str]:
-    """Yield what some bytes may mean as a name."""
-    if raw.isascii():
-        yield raw.decode()
-        return
-    for encoding in ("utf-8", *_CODE_PAGES):
-        try:
-            yield raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
+def _spellings(name: str) -> Iterator[bytes]:
+    """Yield how a name may stand in a side file, its ASCII letters in lower case.
 
-
-def _spellings(name: str) -> frozenset[str]:
-    """Return how a name may stand in a side file: where a code page lacks a letter, Windows writes a question mark."""
+    Where a code page lacks a letter, Windows writes a question mark.
+    """
     if name.isascii():
-        return frozenset((_key(name),))
-    name = unicodedata.normalize("NFC", name)
-    replaced = (name.encode(page, errors="replace").decode(page) for page in _CODE_PAGES)
-    return frozenset(map(_key, (name, *replaced)))
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+        yield name.encode().lower()
+        return
+    for form in ("NFC", "NFD"):
+        for cased in {name, name.upper(), name.lower()}:
+            text = unicodedata.normalize(form, cased)
+            yield text.encode().lower()
+            if form == "NFC":
+                yield from {text.encode(page, errors="replace").lower() for page in _CODE_PAGES}

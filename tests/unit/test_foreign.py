@@ -18,6 +18,7 @@ from storage.md5_check import doubt_at_first_sight
 from storage.verify import verify_image
 from tests.command import in_this_process
 from tests.foreign import content_of, put_foreign, side_file_of
+from tests.loop import needs_root, small_file_system
 from tests.unit.tiny import START, TinyVolume, noise
 
 BASE = "D's Müll_VOL-b001.spf"
@@ -88,6 +89,27 @@ def test_side_files_that_contradict_each_other_prove_nothing(tmp_path):
     path = put_foreign(tmp_path, "D_VOL-b001.spf")
     (tmp_path / "D_VOL-b001.spf.md5").write_bytes(side_file_of((path.name, b"something else")))
     assert verify_image(path).status == "bad"
+
+
+@needs_root
+def test_a_byte_that_changes_on_the_medium_is_noticed_though_the_good_one_is_cached(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    content = content_of(300_000, seed=3)
+    with small_file_system(disk, 4 << 20) as folder:
+        path = put_foreign(folder, "D_VOL-b001.spf", content)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        behind = disk / "small.ext4"
+        start = behind.read_bytes().index(content[:512])
+        with behind.open("r+b") as file:
+            file.seek(start + 1000)
+            file.write(bytes([content[1000] ^ 1]))
+            file.flush()
+            os.fsync(file.fileno())
+        assert path.read_bytes() == content, "the good bytes are cached"
+        assert verify_image(path, from_medium=False).status == "good"
+        assert verify_image(path).status == "bad"
 
 
 @pytest.fixture

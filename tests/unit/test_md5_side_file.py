@@ -85,7 +85,8 @@ def test_any_bytes_are_read_or_refused(packed: bytes):
         lines = parse_md5(packed)
     except FormatError:
         return
-    assert all(len(line.digest) == 16 and line.keys for line in lines if line.name.isascii())
+    assert lines
+    assert all(len(line.digest) == 16 for line in lines)
 
 
 @given(

@@ -18,7 +18,6 @@ from ops.settings import Settings
 from policies.errors import RollforwardError
 from storage.catalog.chains import chains_due
 from storage.catalog.database import Catalog
-from storage.catalog.folders import begin_anew
 from watcher.pacing import Pacer
 from watcher.watching import Watcher
 
@@ -73,8 +72,6 @@ def main() -> None:
     watcher = Watcher(catalog, hints.folder_changed, say_again=say_again, poll_s=settings.poll_s)
     scheduler = Scheduler(catalog, clock, hints, Pacer(say_again))
     keeper = ClockKeeper(catalog, clock, lease_time=settings.seconds("lease_s"))
-    with catalog.write() as session:
-        begin_anew(session, machine_now())
     watcher.start()
     _log.info("ready")
     while True:

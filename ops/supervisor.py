@@ -15,6 +15,8 @@ from typing import Final
 
 import structlog
 
+from ops.sd_notify import tell_systemd
+
 _log = structlog.get_logger("supervisor")
 
 FIRST_PAUSE_S: Final = 0.1
@@ -97,13 +99,17 @@ class Supervisor:
         previous = {number: signal.signal(number, self._asked_to_stop) for number in _STOP_SIGNALS}
         previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._wake)
         try:
+            self._start_what_is_due()
+            tell_systemd("READY=1", "STATUS=runs")
             while not self._stopping:
                 self._start_what_is_due()
+                tell_systemd("WATCHDOG=1")
                 self._wait(_POLL_S)
                 self._notice_ends()
                 if self._on_tick():
                     self._stop([child for child in self._children if not child.plan.is_kept])
         finally:
+            tell_systemd("STOPPING=1", "STATUS=stops: work is let go of")
             self._stop(self._children)
             for number, handler in previous.items():
                 signal.signal(number, handler)

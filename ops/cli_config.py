@@ -67,7 +67,7 @@ def apply(file: Path, dry_run: bool, prune: bool, state: str | None, as_json: bo
 
     document = read_config(file)
     with opened_desk(state) as desk, desk.catalog.write() as session:
-        changes = Keeping(desk, session, person()).apply_document(document, prune=prune)
+        changes = Keeping(desk, session, person(), dry_run=dry_run).apply_document(document, prune=prune)
         if dry_run:
             session.rollback()
     tell(changes, as_json, planned=dry_run)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ops.catalogue_access import json_option, opened_desk, person, state_option
+from ops.catalogue_access import Desk, json_option, opened_desk, person, state_option
 from ops.folder_options import FolderWishes, folder_options
 
 _PATH = click.argument("path", metavar="FOLDER", type=click.Path(path_type=Path))
@@ -35,9 +35,17 @@ Examples:
 @_PATH
 @click.argument("assignments", nargs=-1, metavar="[SETTING=VALUE]...")
 @folder_options
+@click.option("--take-over", is_flag=True, help="Take it from another agent, which was stopped for good.")
 @state_option
 @_CHANGES
-def add(path: Path, assignments: tuple[str, ...], state: str | None, as_json: bool, **wishes: Any) -> None:
+def add(
+    path: Path,
+    assignments: tuple[str, ...],
+    take_over: bool,
+    state: str | None,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
     """Look after FOLDER from now on.
 
     A folder that lies in a managed one, holds one, or is one by another name, is refused. Shares of other machines are
@@ -51,9 +59,11 @@ def add(path: Path, assignments: tuple[str, ...], state: str | None, as_json: bo
     entry = FolderWishes(assignments=assignments, unset=(), **wishes).applied_to(
         FolderEntry(str(known_path(path)))
     )
-    with opened_desk(state) as desk, desk.catalog.write() as session:
-        changes = Keeping(desk, session, person()).add(entry)
-    tell(changes, as_json)
+    with opened_desk(state) as desk:
+        with desk.catalog.write() as session:
+            changes = Keeping(desk, session, person()).add(entry, take_over=take_over)
+        tell(changes, as_json)
+        _adopt(desk, Path(entry.path), take_over=take_over, as_json=as_json)
 
 
 @folder.command(
@@ -160,3 +170,29 @@ def show(path: Path, state: str | None, as_json: bool) -> None:
     with opened_desk(state) as desk, desk.catalog.read() as session:
         card = card_of(session, find_managed(session, path))
     print_card(card, as_json=as_json)
+
+
+def _adopt(desk: Desk, path: Path, *, take_over: bool, as_json: bool) -> None:
+    """Make the folder ours, and take in what its ledger says; what is not possible now, the agent tries again."""
+    from ops.show import plain
+    from policies.errors import StorageError
+    from storage.catalog.folders import find_folder
+    from storage.catalog.mirroring import adopt_folder
+
+    with desk.catalog.read() as session:
+        found = find_folder(session, path)
+    if found is None:
+        return
+    try:
+        adopted = adopt_folder(desk.catalog, found.id, now=desk.clock(), take_over=take_over)
+    except StorageError as error:
+        click.secho(
+            f"  nothing is removed until its ledger can be written: {plain(error)}", fg="yellow", err=True
+        )
+        return
+    if adopted is None or as_json:
+        return
+    if adopted.holds or adopted.tombstones:
+        click.echo(f"  its ledger knew of {adopted.holds:,} holds and {adopted.tombstones:,} removed images")
+    if adopted.freeze is not None:
+        click.echo(f"  nothing is removed yet: {adopted.freeze.reason}; ends {adopted.freeze.ends}")

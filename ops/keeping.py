@@ -7,6 +7,7 @@ what that was.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from ops.clock import machine_now
 from ops.config_document import ConfigDocument, FolderEntry, Login
-from ops.folder_place import known_path, refuse_missing, refuse_overlap
+from ops.folder_place import answered, known_path, refuse_missing, refuse_overlap
 from ops.setting_rows import Layer, SettingRow, agent_rows, folder_rows, value_words
-from policies.errors import ConfigurationError
+from policies.errors import ConfigurationError, OwnershipError, StorageError
 from storage.catalog.agents import agent_of, agent_policy, set_agent_settings
 from storage.catalog.events import record_event
 from storage.catalog.folders import (
@@ -32,6 +33,7 @@ from storage.catalog.folders import (
 from storage.catalog.memory_models import Agent
 from storage.catalog.models import EventKind, Folder
 from storage.credentials import Credentials, user_in
+from storage.ledger_owner import give_up, read_owner
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -71,12 +73,14 @@ class Keeping:
         desk: clock, settings, and what passwords are sealed with.
         session: of a write transaction.
         who: who wants it.
+        dry_run: whether the transaction will be given up: then nothing outside of it is touched either.
     """
 
-    def __init__(self, desk: Desk, session: Session, who: str) -> None:
+    def __init__(self, desk: Desk, session: Session, who: str, *, dry_run: bool = False) -> None:
         self._desk = desk
         self._session = session
         self._who = who
+        self._dry_run = dry_run
         self.now: datetime = desk.clock()
         self.machine_now = machine_now()
 
@@ -112,20 +116,27 @@ class Keeping:
         self._note(AGENT_PLACE, changes)
         return changes
 
-    def add(self, entry: FolderEntry, *, may_be_missing: bool = False) -> list[Change]:
+    def add(
+        self, entry: FolderEntry, *, may_be_missing: bool = False, take_over: bool = False
+    ) -> list[Change]:
         """Manage a folder from now on.
 
         Args:
             entry: the folder; its path as `folder_place.known_path` gives it.
             may_be_missing: whether it need not be there at present.
+            take_over: whether it may be another agent's.
 
         Raises:
             ConfigurationError: it is not there, is managed already, lies in a managed folder or holds one; or what is
                 said of it cannot be.
+            OwnershipError: the agent of another catalogue looks after it.
+            StorageError: it cannot be read.
         """
         path = Path(entry.path)
         if not may_be_missing:
             refuse_missing(path)
+            if not take_over:
+                self._refuse_foreign(path)
         refuse_overlap(path, [Path(folder.path) for folder in all_folders(self._session)])
         zone = entry.time_zone or self._desk.settings.time_zone
         folder = add_folder(self._session, path, zone, now=self.now, machine_now=self.machine_now)
@@ -159,8 +170,13 @@ class Keeping:
         return changes
 
     def remove(self, folder: Folder) -> list[Change]:
-        """Stop managing a folder; its files stay."""
+        """Stop managing a folder; its files stay.
+
+        Crash: it is managed still, and nobody's until the agent looks at it again; or it is managed no longer.
+        """
         path = folder.path
+        if not self._dry_run:
+            self._give_up(Path(path))
         remove_folder(self._session, folder, now=self.now, machine_now=self.machine_now)
         self._session.flush()
         return [Change(path, "managed", "yes", "no")]
@@ -193,6 +209,21 @@ class Keeping:
                 changes += self.add(replace(entry, path=path), may_be_missing=True)
         return changes
 
+    def _refuse_foreign(self, path: Path) -> None:
+        owner = read_owner(path)
+        if owner is not None and owner.agent != agent_of(self._session, now=self.now).uid:
+            raise OwnershipError(
+                f"is looked after by another agent, of {owner.host or 'an unknown machine'}",
+                path=str(path),
+                hint="Stop the other agent for good, then take the folder over with --take-over.",
+            )
+
+    def _give_up(self, path: Path) -> None:
+        """Leave a folder to whoever comes next; where that is not possible, the next one has to take it over."""
+        uid = agent_of(self._session, now=self.now).uid
+        with suppress(StorageError, OwnershipError, OSError):
+            answered(lambda: give_up(path, uid), path)
+
     def _sealed(self, stored: str | None, login: Login | None, place: str) -> tuple[str | None, list[Change]]:
         """Give the credentials to be stored, and what changes by it."""
         from ops.passwords import read_password
@@ -214,7 +245,8 @@ class Keeping:
         if stored is not None and self._opens_as(stored, place, login.user, password):
             return stored, []
         after = login.user if known != login.user else f"{login.user}, with another password"
-        sealed = self._desk.seal.seal(Credentials(login.user, password), place)
+        wanted = Credentials(login.user, password)
+        sealed = stored if self._dry_run else self._desk.seal.seal(wanted, place)
         return sealed, [Change(place, "credentials", known, after)]
 
     def _opens_as(self, stored: str, place: str, user: str, password: bytes) -> bool:

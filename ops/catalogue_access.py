@@ -75,6 +75,7 @@ def opened_desk(state: str | None) -> Iterator[Desk]:
 
     Crash: the catalogue is as it was, or of the present layout.
     """
+    from ops.agent_identity import settle_identity
     from ops.clock import parse_clock
     from ops.settings import Settings
     from ops.state_dir import clock_of_running_agent, make_state_dir, prepare_catalogue
@@ -84,6 +85,7 @@ def opened_desk(state: str | None) -> Iterator[Desk]:
     clock = parse_clock(clock_of_running_agent(settings.state_dir) or settings.clock)
     catalog = prepare_catalogue(settings.catalogue_url)
     try:
+        settle_identity(catalog, settings.state_dir, clock())
         yield Desk(catalog, clock, settings)
     finally:
         catalog.close()

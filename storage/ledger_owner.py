@@ -112,6 +112,24 @@ def become_owner(folder: Path, owner: Owner, *, take_over: bool = False) -> Owne
     return Ownership.NEW if known is None else Ownership.TAKEN_OVER
 
 
+def refuse_another(folder: Path, agent: str, *, take_over: bool = False) -> None:
+    """Make sure that a folder is nobody's, or ours, before anything is done with it.
+
+    Args:
+        folder: the managed folder.
+        agent: who we are.
+        take_over: whether it may be another's, too.
+
+    Raises:
+        OwnershipError: it is another's, or nobody can tell whose.
+        StorageError: that cannot be read.
+    """
+    if not take_over:
+        owner = read_owner(folder)
+        if owner is not None and owner.agent != agent:
+            raise _another(folder, owner)
+
+
 def give_up(folder: Path, agent: str) -> bool:
     """Leave a folder to whoever comes next, if it is ours.
 

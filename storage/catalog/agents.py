@@ -6,6 +6,7 @@ import secrets
 from datetime import date, datetime, timedelta
 
 from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from policies.clock_watch import ClockReading, ClockWatch
@@ -25,17 +26,16 @@ def agent_of(session: Session, *, now: datetime, uid: str | None = None) -> Agen
     """
     agent = session.get(Agent, 1)
     if agent is None:
-        agent = Agent(
-            id=1,
-            uid=uid or secrets.token_hex(16),
-            made_at=now,
-            settings={},
-            settings_revision=0,
-            clock_watch=None,
-            summary_day=None,
-        )
-        session.add(agent)
-        session.flush()
+        insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+        row = {
+            "id": 1,
+            "uid": uid or secrets.token_hex(16),
+            "made_at": now,
+            "settings": {},
+            "settings_revision": 0,
+        }
+        session.execute(insert(Agent).values(**row).on_conflict_do_nothing())  # another agent may be quicker
+        agent = session.get_one(Agent, 1)
     return agent
 
 

@@ -104,7 +104,7 @@ class Catalog:
 
 
 def _migrate(connection: Connection, url: str) -> None:
-    """Run the steps that a catalogue has not seen; it may be new, or of version 0.1.0, which kept no record."""
+    """Run the steps that a catalogue has not seen; it may be new, or of the first layout, which kept no record."""
     found = _revision_of(connection)
     if found == SCHEMA_REVISION:
         return

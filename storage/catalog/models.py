@@ -101,7 +101,7 @@ class Model(DeclarativeBase):
 
 
 class Meta(Model):
-    """One row that keeps version 0.1.0 from using a later layout; `alembic_version` says which layout it is."""
+    """One row that keeps software of the first layout away; `alembic_version` says which layout it is."""
 
     __tablename__ = "meta"
 

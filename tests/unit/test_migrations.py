@@ -58,7 +58,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def make_first_version(url: str) -> None:
-    """Make a catalogue as version 0.1.0 left it: without a record of its layout."""
+    """Make a catalogue of the first layout, which kept no record of that."""
     engine = create_engine(url)
     with engine.begin() as connection:
         migrate(connection, FIRST)
@@ -75,7 +75,7 @@ def make_first_version(url: str) -> None:
     engine.dispose()
 
 
-def test_what_version_0_1_0_knew_is_kept(empty_url: str):
+def test_what_the_first_layout_knew_is_kept(empty_url: str):
     make_first_version(empty_url)
     catalog = Catalog(empty_url)
     catalog.prepare()

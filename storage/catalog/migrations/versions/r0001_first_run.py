@@ -1,4 +1,4 @@
-"""The layout of version 0.1.0: folders, chains, images, leases, attempts, events."""
+"""The first layout: folders, chains, images, leases, attempts, events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables as version 0.1.0 made them."""
+    """Make the tables as they were made before layouts were recorded."""
     op.create_table(
         "meta",
         sa.Column("id", sa.Integer(), primary_key=True),

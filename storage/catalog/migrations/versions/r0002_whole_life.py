@@ -1,4 +1,4 @@
-"""The layout of version 0.2.0: settings, needs, removals, freezes, notices, counts, and what waits for ledgers."""
+"""The layout for the whole life of chains: settings, needs, removals, freezes, notices, counts, ledgers."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ _COMMANDS = {
     "queue": ("ops.cli_queue:queue", "See what waits, runs or failed; retry it, or drop it."),
     "status": ("ops.cli_status:status", "Show how the agent and its folders stand."),
     "notify": ("ops.cli_notify:notify", "Notices: who is told of what, a test, what is open."),
+    "catalogue": ("ops.cli_catalogue:catalogue", "Show the agent's catalogue; build a lost one anew."),
     "up": ("ops.cli_agent:up", "Run the agent: watch, verify, roll up."),
     "about": ("ops.cli_status:about", "Show the version, the licence, and what it runs on."),
     "demo": ("ops.cli_demo:demo", "See all of it at work on a small real volume."),

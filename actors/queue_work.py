@@ -9,7 +9,6 @@ from enum import StrEnum
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from actors.hints import VERIFY
 from actors.queues import QueuedMessage
 from actors.subjects import verification_of
 from policies.names import image_name
@@ -85,7 +84,7 @@ def work_of_message(session: Session, message: QueuedMessage) -> list[Attempt]:
     Returns:
         That of the image as it is now, under any version of the software; of a chain, all of its roll-ups.
     """
-    kind = (message.actor or "").rpartition("_")[2]
+    kind = _kind_of(message)
     if message.subject_id is None:
         return []
     if kind == "image":
@@ -105,6 +104,11 @@ def work_of_message(session: Session, message: QueuedMessage) -> list[Attempt]:
     return list(session.scalars(query.where(Attempt.subject.startswith(start, autoescape=True))))
 
 
+def _kind_of(message: QueuedMessage) -> str:
+    """Say of what a message's id is: the last word of its job's name."""
+    return (message.actor or "").rpartition("_")[2]
+
+
 def drop_work_of_message(session: Session, message: QueuedMessage, person: Person) -> bool:
     """Record that what a message asks for is not to be done, so that no later one has it done.
 
@@ -117,7 +121,7 @@ def drop_work_of_message(session: Session, message: QueuedMessage, person: Perso
         Whether that could be recorded: a verification always, a roll-up once it was begun, a scan never.
     """
     rows = work_of_message(session, message)
-    if not rows and message.actor == VERIFY.name and message.subject_id is not None:
+    if not rows and _kind_of(message) == "image" and message.subject_id is not None:
         image = session.get(Image, message.subject_id)
         folder = session.get(Folder, image.folder_id) if image is not None else None
         if image is not None and folder is not None:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from actors.broker import make_broker
 from actors.hints import Hints
 from actors.subjects import verification_of
+from ops.redis_server import ADDRESS_NAME, keep_address, redis_address
 from ops.settings import Settings
 from ops.state_dir import prepare_catalogue
 from policies.errors import ConfigurationError, QueueError
@@ -218,3 +219,11 @@ def test_redis_that_is_away(tmp_path: Path):
     assert ran.code == QueueError.exit_code
     assert "Redis does not answer" in ran.errors
     assert "Does the agent run?" in ran.errors
+
+
+def test_the_address_of_the_agents_own_redis_is_kept_for_its_owner_alone(tmp_path: Path):
+    assert redis_address(tmp_path).startswith("unix://"), "where a server would be"
+    for url in ("redis://:secret@127.0.0.1:4711/0", "redis://:other@127.0.0.1:4712/0"):
+        keep_address(tmp_path, url)
+        assert redis_address(tmp_path) == url
+    assert (tmp_path / ADDRESS_NAME).stat().st_mode & 0o777 == 0o600

@@ -154,6 +154,7 @@ def _tell(one: Rebuilt, as_json: bool) -> None:
                 "holds": None if adopted is None else adopted.holds,
                 "removed_images": None if adopted is None else adopted.tombstones,
                 "damaged_lines": None if adopted is None else adopted.faults,
+                "unknown_removals": None if adopted is None else list(adopted.strays),
                 "frozen": None if freeze is None else freeze.reason,
                 "frozen_until": None
                 if freeze is None or freeze.ends_at is None
@@ -169,6 +170,11 @@ def _tell(one: Rebuilt, as_json: bool) -> None:
         click.echo(f"  from its ledger: {adopted.holds:,} holds, {adopted.tombstones:,} removed images")
     if adopted is not None and adopted.faults:
         click.echo(f"  {adopted.faults:,} lines of the ledger were damaged: see .rollforward/ledger.damaged")
+    if adopted is not None and adopted.strays:
+        places = f"{len(adopted.strays):,} folders" if len(adopted.strays) > 1 else "a folder"
+        click.echo(
+            f"  {places} in .rollforward/retired belong to no removal that is known, and stay as they are"
+        )
     if freeze is not None:
         click.echo(f"  nothing is removed for now: {plain(freeze.reason)}; that ends {freeze.ends}")
     if one.ledger_problem is not None:

@@ -35,7 +35,7 @@ from storage.file_marks import FileMark
 from storage.ledger import LedgerReading, append_entries, read_ledger, rewrite_ledger
 from storage.ledger_entries import HoldEntry, ReporterEntry, SeenEntry, SightEntry, TombstoneEntry
 from storage.ledger_owner import Owner, Ownership, become_owner, read_owner
-from storage.retired import Place, bring_back
+from storage.retired import Place, bring_back, tokens_on_disk
 
 _AT_ONCE: Final = 10_000
 
@@ -50,6 +50,7 @@ class Adopted:
         tombstones: removed images that are known again.
         faults: lines of the ledger that could not be read.
         freeze: why nothing is removed for now; None if nobody can need anything that is not known.
+        strays: folders in `.rollforward/retired/` that no removal accounts for; they are left as they are.
     """
 
     ownership: Ownership
@@ -57,6 +58,7 @@ class Adopted:
     tombstones: int = 0
     faults: int = 0
     freeze: Freeze | None = None
+    strays: tuple[str, ...] = ()
 
 
 def mirror_ledger(catalog: Catalog, folder_id: int, *, now: datetime) -> str | None:
@@ -140,10 +142,13 @@ def adopt_folder(
     if folder.ledger_read_at is not None and ownership is Ownership.OURS:
         return None
     reading = read_ledger(path)
+    with catalog.read() as session:
+        own = set(session.scalars(select(Tombstone.token).where(Tombstone.folder_id == folder_id)))
     for stone in reading.state.of(TombstoneEntry):
-        if stone.state == TombstoneState.RETIRING:
+        if stone.state == TombstoneState.RETIRING and stone.token not in own:
             marks = [FileMark.unpack(packed) for packed in stone.files]
             bring_back(Place(path, stone.token, stone.to_incrementals), marks)
+    on_disk = tokens_on_disk(path)
     with catalog.write() as session:
         folder = session.get_one(Folder, folder_id)
         is_unknown = folder.ledger_read_at is None and (had_owner or reading.exists)
@@ -153,9 +158,10 @@ def adopt_folder(
         )
         if not reading.exists or reading.faults:
             add_all_lines(session, folder.id)
+        own |= set(session.scalars(select(Tombstone.token).where(Tombstone.folder_id == folder_id)))
     if reading.faults:
         rewrite_ledger(path, now)
-    return adopted
+    return replace(adopted, strays=tuple(token for token in on_disk if token not in own))
 
 
 def add_all_lines(session: Session, folder_id: int) -> None:

@@ -217,6 +217,7 @@ def test_a_person_can_end_it_and_only_a_person_where_the_ledger_is_damaged(trial
     assert found is not None
     assert found.freeze is not None
     assert (found.faults, found.freeze.ends_at) == (1, None)
+    assert len(found.strays) == 1  # what was retired belongs to no removal that is known
     assert (trial.folder / ".rollforward" / "ledger.damaged").read_bytes() == b"damaged\n"
     with fresh.write() as session:
         waive(session, Scope(folder_id), found.freeze.key, "ann", now=LATER)

@@ -1,20 +1,40 @@
-"""How 10,000 folders with 1,000 images each stand, told in a moment."""
+"""How 10,000 folders with 1,000 images each stand, and what of them is due, told in a moment."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.checks.standing import fill_catalogue, tell_standing
+from tests.checks.ticking import tick_over
+from watcher.pacing import Pacer
 
 FOLDERS, IMAGES = 10_000, 1_000
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("standing") / "state"
+    fill_catalogue(folder, FOLDERS, IMAGES)
+    return folder
+
+
 @pytest.mark.acceptance
-def test_status_of_ten_million_images(tmp_path: Path):
-    fill_catalogue(tmp_path / "state", FOLDERS, IMAGES)
-    told = tell_standing(tmp_path / "state")
+def test_a_tick_with_100_chains_due(state: Path):
+    ticked = tick_over(state, Pacer(timedelta(seconds=10)))
+    print(
+        f"\na tick over {FOLDERS * IMAGES:,} images with {ticked.named} chains due: {ticked.tick_s:.3f} s;"
+        f" removals {ticked.removals_s:.3f} s"
+    )
+    assert ticked.named == 100
+    assert ticked.tick_s + ticked.removals_s < 1
+
+
+@pytest.mark.acceptance
+def test_status_of_ten_million_images(state: Path):
+    told = tell_standing(state)
     print(
         f"\nstatus of {FOLDERS * IMAGES:,} images in {FOLDERS:,} folders: {told.gather_s:.3f} s;"
         f" the whole command {told.command_s:.2f} s, of which the start of its process {told.start_s:.2f} s"

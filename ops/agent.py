@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,29 +14,37 @@ from typing import Final
 
 import structlog
 
+from ops.agent_identity import settle_identity
+from ops.catalogue_wait import wait_for_catalogue
 from ops.clock import Clock, machine_now, parse_clock
+from ops.folder_place import known_path, refuse_missing, refuse_overlap
 from ops.redis_server import check_redis_url, embed_redis, keep_address
+from ops.remembered import Remembered, bring_back, remember
 from ops.settings import Settings
 from ops.state_dir import LOCK_NAME, make_state_dir, prepare_catalogue, unusable
 from ops.supervisor import ChildPlan, Supervisor
 from ops.tether import tethered
-from policies.errors import BusyError
+from policies.errors import BusyError, CatalogError
 from storage.catalog.database import Catalog
-from storage.catalog.folders import add_folder, all_folders
+from storage.catalog.folders import add_folder, all_folders, find_folder
 from storage.catalog.holders import Holder
 
 _log = structlog.get_logger("agent")
+
+_REMEMBER_EVERY_S: Final = 60.0
+"""How often the agent takes note of what it was told, should its catalogue be deleted."""
 
 _RECONNECT_AFTER_MS: Final = "500"
 """A worker that lost Redis tries again after so long."""
 
 
-def run_agent(settings: Settings, folders: Sequence[Path]) -> None:
+def run_agent(settings: Settings, folders: Sequence[Path], *, rezone: bool = False) -> None:
     """Run the agent until it is asked to stop.
 
     Args:
         settings: as chosen.
         folders: folders to be managed from now on, besides those in the catalogue.
+        rezone: whether those of them that are managed already get the time zone of the settings.
 
     Raises:
         ConfigurationError: a setting cannot be used.
@@ -47,7 +56,8 @@ def run_agent(settings: Settings, folders: Sequence[Path]) -> None:
     clock = parse_clock(settings.clock)
     settings = replace(settings, clock=str(clock))  # children share its anchor
     with _only_agent(settings):
-        keeper = _CatalogueKeeper(settings, clock, [path.resolve() for path in folders])
+        wait_for_catalogue(settings.catalogue_url)
+        keeper = _CatalogueKeeper(settings, clock, [known_path(path) for path in folders], rezone=rezone)
         plans = _plan_children(settings)
         _log.info(
             "agent starts", state=str(settings.state_dir), clock=settings.clock, zone=settings.time_zone
@@ -88,33 +98,65 @@ def _program(module: str) -> list[str]:
 
 
 class _CatalogueKeeper:
-    """Prepares the catalogue, and prepares it again should somebody delete it while the agent runs."""
+    """Prepares the catalogue, and prepares it again should somebody delete it while the agent runs.
 
-    def __init__(self, settings: Settings, clock: Clock, folders: Sequence[Path]) -> None:
+    Args:
+        settings: where it is.
+        clock: calendar time.
+        folders: folders to be managed from now on.
+        rezone: whether those that are managed already get the time zone of the settings.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, folders: Sequence[Path], *, rezone: bool) -> None:
         self._settings = settings
         self._clock = clock
-        self._folders = {str(path): settings.time_zone for path in folders}
+        self._known = Remembered()
+        self._remembered_at = 0.0
         self._identity: tuple[int, int] | None = None
-        self._prepare()
+        self._prepare(folders, rezone=rezone)
 
     def was_replaced(self) -> bool:
         """Tell whether the catalogue was deleted; a new one is then in place."""
         if self._identity is None or self._find_identity() == self._identity:
+            self._remember_now_and_then()
             return False
         _log.warning("the catalogue is gone, a new one is built from the folders")
         self._prepare()
         return True
 
-    def _prepare(self) -> None:
+    def _prepare(self, folders: Sequence[Path] = (), *, rezone: bool = False) -> None:
         catalog = prepare_catalogue(self._settings.catalogue_url)
+        settle_identity(catalog, self._settings.state_dir, self._clock())
+        now, zone = self._clock(), self._settings.time_zone
         with catalog.write() as session:
-            for path, zone in self._folders.items():
-                add_folder(session, Path(path), zone, now=self._clock(), machine_now=machine_now())
-            self._folders |= {folder.path: folder.time_zone for folder in all_folders(session)}
+            bring_back(session, self._known, now=now, machine_now=machine_now())
+            for path in folders:
+                if find_folder(session, path) is None:
+                    refuse_missing(path)  # one that is managed already may come later
+                    refuse_overlap(path, [Path(folder.path) for folder in all_folders(session)])
+                elif not rezone:
+                    continue
+                add_folder(session, path, zone, now=now, machine_now=machine_now())
+            self._known = remember(session)
         catalog.close()
+        self._remembered_at = time.monotonic()
         self._identity = self._find_identity()
-        if not self._folders:
-            _log.warning("no folder is managed yet", hint="rollforward up --folder PATH")
+        if not self._known.folders:
+            _log.warning("no folder is managed yet", hint="rollforward folder add PATH")
+
+    def _remember_now_and_then(self) -> None:
+        """Take note of what is told by now; a catalogue that cannot be read just now is read the next time."""
+        if time.monotonic() - self._remembered_at < _REMEMBER_EVERY_S:
+            return
+        self._remembered_at = time.monotonic()
+        catalog = Catalog(self._settings.catalogue_url)
+        try:
+            with catalog.read() as session:
+                self._known = remember(session)
+        except CatalogError as error:
+            _log.warning("the catalogue cannot be read", reason=str(error))
+        finally:
+            catalog.close()
 
     def _find_identity(self) -> tuple[int, int] | None:
         path = Catalog(self._settings.catalogue_url).path

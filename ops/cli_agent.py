@@ -33,7 +33,7 @@ Environment:
     "folders",
     multiple=True,
     metavar="PATH",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     help="Manage this folder from now on; it is remembered. May be given several times.",
 )
 @click.option(
@@ -73,4 +73,4 @@ def up(
         log_format="json" if wants_json else None,
     )
     set_up_logging(settings.log_format, stream=None if as_json else sys.stderr)
-    run_agent(settings, folders)
+    run_agent(settings, folders, rezone=bool(time_zone or os.environ.get("ROLLFORWARD_TIME_ZONE")))

@@ -29,9 +29,10 @@ class Job(NamedTuple):
 
 RECONCILE: Final = Job("reconcile_folder", "reconcile", timedelta(hours=1))
 VERIFY: Final = Job("verify_image", "verify", timedelta(hours=24))
+REVERIFY: Final = Job("reverify_image", "reverify", timedelta(hours=24))
 CONSOLIDATE: Final = Job("consolidate_chain", "consolidate", timedelta(hours=48))
 
-JOBS: Final = (RECONCILE, VERIFY, CONSOLIDATE)
+JOBS: Final = (RECONCILE, VERIFY, REVERIFY, CONSOLIDATE)
 """Every kind of job."""
 
 
@@ -54,8 +55,12 @@ class Hints:
         """Have an image verified; tell whether the hint was sent."""
         return self._send(VERIFY, image_id)
 
+    def image_due_again(self, image_id: int) -> bool:
+        """Have an image verified again; tell whether the hint was sent."""
+        return self._send(REVERIFY, image_id)
+
     def chain_due(self, chain_id: int) -> bool:
-        """Have a chain planned and rolled up; tell whether the hint was sent."""
+        """Have a chain planned, and done what is due for it; tell whether the hint was sent."""
         return self._send(CONSOLIDATE, chain_id)
 
     def _send(self, job: Job, subject_id: int) -> bool:

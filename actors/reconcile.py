@@ -12,17 +12,19 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from actors.adopting import take_possession
 from actors.context import AgentContext
 from actors.hints import Hints
 from actors.listing import list_images
 from actors.patience import Beat, patiently
 from actors.presence import absence, mark
+from actors.returned import look_at_returned
 from actors.taking_in import KnownChains, take_in
 from actors.unproven import look_again
-from policies.errors import StorageError
+from policies.errors import OwnershipError, StorageError
 from policies.names import ImageName, parse_image_name
 from storage.catalog.chains import make_due
-from storage.catalog.images import FileStamp, stamp_of
+from storage.catalog.images import FileStamp, set_gone, stamp_of
 from storage.catalog.models import EventKind, Folder, Image, ImageState
 from storage.folder import FoundImage, look_at
 from storage.parts import group_parts
@@ -73,7 +75,8 @@ def reconcile_folder(context: AgentContext, hints: Hints, folder_id: int) -> Non
     place = Path(folder.path)
     try:
         seen = _look(context, place, known)
-    except StorageError as error:
+        take_possession(context, folder_id, place, has_images=bool(seen.stamps))
+    except (StorageError, OwnershipError) as error:
         _lose(context, folder_id, error.message)
         return
     if folder.problem is not None:
@@ -96,6 +99,7 @@ def reconcile_folder(context: AgentContext, hints: Hints, folder_id: int) -> Non
         if context.stopping.is_set():
             return
     look_again(context, folder_id)
+    look_at_returned(context, folder_id, seen.stamps)
     for image_id in _plan_next(context, folder_id, at_once=is_outdated):
         hints.image_landed(image_id)
 
@@ -203,8 +207,7 @@ def _record_gone(
 
 
 def _gone(context: AgentContext, session: Session, image: Image) -> None:
-    image.state = ImageState.MISSING
-    image.reason = "the file is gone"
+    set_gone(image, context.clock())
     context.note(
         session,
         EventKind.MISSING,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import dramatiq
 
 from actors.context import AgentContext
-from actors.hints import CONSOLIDATE, RECONCILE, VERIFY, Hints, Job
+from actors.hints import CONSOLIDATE, RECONCILE, REVERIFY, VERIFY, Hints, Job
 
 Run = Callable[[AgentContext, Hints, int], None]
 """A job: surroundings, where to say what is next, and the id of what it is about."""
@@ -23,15 +23,16 @@ def build_actors(broker: dramatiq.Broker, context: AgentContext) -> Hints:
     Returns:
         Hints that reach these actors.
     """
-    from actors.consolidate import consolidate_chain  # late: these bring in the engine
+    from actors.chain_work import look_after_chain  # late: these bring in the engine
     from actors.reconcile import reconcile_folder
-    from actors.verify import verify_image
+    from actors.verify import reverify_image, verify_image
 
     hints = Hints(broker)
     runs: list[tuple[Job, Run]] = [
         (RECONCILE, reconcile_folder),
         (VERIFY, verify_image),
-        (CONSOLIDATE, consolidate_chain),
+        (REVERIFY, reverify_image),
+        (CONSOLIDATE, look_after_chain),
     ]
     for job, run in runs:
         _register(broker, job, run, context, hints)

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
+from actors.returned import remember_or_set_aside
 from policies.landing import has_landed
 from storage.catalog.chains import chain_for, make_due
 from storage.catalog.events import Facts
@@ -98,6 +99,8 @@ def _land(
         plain_bytes = found.plain_bytes if found.root is not None else None
         set_facts(image, ImageFacts(chain_id, found.root, header.start, header.covers, plain_bytes))
         facts |= {"number": header.end.number, "point_time": header.end.time.isoformat()}
+        if remember_or_set_aside(context, session, image):
+            return
     context.note(
         session,
         EventKind.LANDED,

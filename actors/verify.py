@@ -24,9 +24,9 @@ from policies.names import parse_image_name
 from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt, pause_attempt
 from storage.catalog.chains import base_identity, chain_for, make_due
 from storage.catalog.folders import folder_policy
-from storage.catalog.images import FileStamp, ImageFacts, set_facts, stamp_of
+from storage.catalog.images import FileStamp, ImageFacts, set_facts, set_found_good, stamp_of
 from storage.catalog.models import Attempt, Chain, EventKind, Folder, Image, ImageState, WorkKind
-from storage.folder import disagreement
+from storage.folder import disagreement, find_image
 from storage.verify import Verified
 from storage.verify import verify_image as read_back
 
@@ -53,6 +53,7 @@ class _Task:
     path: Path
     stamp: FileStamp
     cpu_percent: float | None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +63,17 @@ class _Reading:
     task: _Task
     verified: Verified
     is_unchanged: bool
+    intrusion: str | None
     begun_at: datetime
     seconds: float
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """What was recorded: which chains waited for it, and whether the folder is to be looked at again."""
+    """What was recorded: chains to be planned at once, and soon; whether the folder is to be looked at again."""
 
     chain_ids: set[int] = field(default_factory=set)
+    due_ids: set[int] = field(default_factory=set)
     is_open: bool = False
 
 
@@ -93,6 +96,35 @@ def verify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
             return
     with context.catalog.write() as session:
         tasks = _begin(context, session, image_id)
+    _verify(context, hints, tasks)
+
+
+def reverify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
+    """Verify an image again that was found good; it counts as good until something else is found.
+
+    New images of its folder come first: while one waits, nothing is done, and the image is named again later.
+
+    Args:
+        context: surroundings.
+        hints: where to say what is to be done next.
+        image_id: the image; one that is not good, or gone, is passed over.
+
+    Raises:
+        CatalogError: the catalogue cannot be used.
+
+    Crash: the image stays as it was, the attempt counts as a crash, and it is tried again by itself.
+    """
+    with context.catalog.read() as session:
+        image = session.get(Image, image_id)
+        if image is None or image.state is not ImageState.GOOD or _new_ones_wait(context, session, image):
+            return
+    with context.catalog.write() as session:
+        task = _begin_again(context, session, image_id)
+    _verify(context, hints, [] if task is None else [task])
+
+
+def _verify(context: AgentContext, hints: Hints, tasks: Sequence[_Task]) -> None:
+    """Carry out verifications that were begun, and record them together."""
     waiting, readings = list(reversed(tasks)), []
     try:
         while waiting and not context.stopping.is_set():
@@ -113,20 +145,56 @@ def _begin(context: AgentContext, session: Session, image_id: int) -> list[_Task
     if image is None or image.state not in _TO_VERIFY:
         return []
     folder = session.get_one(Folder, image.folder_id)
-    if folder.problem is not None:
-        return []  # named again when the folder is back
+    policy = folder_policy(session, folder).verification
+    if folder.problem is not None or not (policy.verify_new or _is_asked_for(context, image)):
+        return []  # named again when the folder is back, or when something rests on it
     admitted = begin_attempt(session, _work(context, folder, image), context.moment())
     if admitted.admission is not Admission.BEGUN:
         _held_back(context, session, image, admitted)
         return []
-    cpu_percent = folder_policy(session, folder).verification.cpu_percent
-    tasks = [_task(folder, image, admitted, cpu_percent)]
-    if image.stored_bytes <= SMALL_BYTES and not _had_trouble(session, admitted):
+    tasks = [_task(folder, image, admitted, policy.cpu_percent)]
+    is_small = image.stored_bytes <= SMALL_BYTES and policy.verify_new
+    if is_small and not _had_trouble(session, admitted):
         for other in _small_ones(context, session, folder, image):
             admitted = begin_attempt(session, _work(context, folder, other), context.moment())
             if admitted.admission is Admission.BEGUN:
-                tasks.append(_task(folder, other, admitted, cpu_percent))
+                tasks.append(_task(folder, other, admitted, policy.cpu_percent))
     return tasks
+
+
+def _is_asked_for(context: AgentContext, image: Image) -> bool:
+    """Tell whether a plan asks for an image, in a folder where new ones are not verified by themselves."""
+    return image.next_check_at is not None and image.next_check_at <= context.clock()
+
+
+def _new_ones_wait(context: AgentContext, session: Session, image: Image) -> bool:
+    """Tell whether an image of the same folder was never tried, and waits for its first verification."""
+    folder = session.get_one(Folder, image.folder_id)
+    if not folder_policy(session, folder).verification.verify_new:
+        return False
+    query = select(Image.id).where(
+        Image.folder_id == folder.id, Image.state == ImageState.LANDED, Image.reason.is_(None)
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
+def _begin_again(context: AgentContext, session: Session, image_id: int) -> _Task | None:
+    image = session.get(Image, image_id, with_for_update=True)
+    if image is None or image.state is not ImageState.GOOD:
+        return None
+    folder = session.get_one(Folder, image.folder_id)
+    if folder.problem is not None:
+        return None
+    admitted = begin_attempt(session, _work(context, folder, image), context.moment())
+    if admitted.admission is Admission.BEGUN:
+        cpu_percent = folder_policy(session, folder).verification.cpu_percent
+        path = Path(folder.path) / image.name
+        return _Task(image.id, folder.id, admitted.attempt_id, path, stamp_of(image), cpu_percent, again=True)
+    if admitted.admission is Admission.QUARANTINED:
+        _held_back(context, session, image, admitted)  # what cannot be verified is not built upon
+    elif admitted.newly:
+        context.note(session, EventKind.FAILED, image.name, admitted.reason, folder_id=image.folder_id)
+    return None
 
 
 def _task(folder: Folder, image: Image, admitted: Admitted, cpu_percent: float | None) -> _Task:
@@ -169,18 +237,18 @@ def _read_back(context: AgentContext, task: _Task) -> _Reading | None:
     reading: _Reading | None = None
     with trying(context, task.attempt_id, task.path.name, task.folder_id) as trial:
 
-        def read(answered: Beat) -> tuple[Verified, bool]:
+        def read(answered: Beat) -> tuple[Verified, bool, str | None]:
             def progress(_done_bytes: int, _total_bytes: int) -> None:
                 answered()
                 context.pause(task.cpu_percent)
                 answered()
 
             verified = read_back(task.path, progress=progress)
-            return verified, _unchanged(task)
+            return verified, _unchanged(task), _intrusion(task.path, verified)
 
         silence_s = context.pace.silence.total_seconds()
-        verified, is_unchanged = patiently(str(task.path.parent), silence_s, read)
-        reading = _Reading(task, verified, is_unchanged, begun_at, time.monotonic() - begun_s)
+        verified, is_unchanged, intrusion = patiently(str(task.path.parent), silence_s, read)
+        reading = _Reading(task, verified, is_unchanged, intrusion, begun_at, time.monotonic() - begun_s)
         trial.done = True
     if not trial.done:
         _let_go(context, task, trial.reason)
@@ -198,6 +266,8 @@ def _finish(context: AgentContext, readings: Sequence[_Reading], waiting: Sequen
         outcome = _Outcome()
         for reading in readings:
             _record(context, session, reading, outcome)
+        for chain_id in sorted(outcome.due_ids):
+            make_due(session, chain_id, context.clock())
         for task in waiting:
             pause_attempt(session, task.attempt_id, context.holder)
             image = session.get(Image, task.image_id)
@@ -229,12 +299,13 @@ def _record(context: AgentContext, session: Session, reading: _Reading, outcome:
         outcome.is_open = True
         return
     image = session.get(Image, reading.task.image_id, with_for_update=True)
-    if image is None or image.state is not ImageState.VERIFYING or not reading.is_unchanged:
+    expected = ImageState.GOOD if reading.task.again else ImageState.VERIFYING
+    if image is None or image.state is not expected or not reading.is_unchanged:
         if image is not None and image.state is ImageState.VERIFYING:
             image.state = ImageState.LANDED
         outcome.is_open = True
         return
-    reason = _fault(session, image, reading.verified)
+    reason = _fault(session, image, reading.verified) or reading.intrusion
     if reading.verified.is_foreign:
         note_assumed_way(context, session, image)
     if reading.verified.status == "unproven":
@@ -252,18 +323,17 @@ def _record(context: AgentContext, session: Session, reading: _Reading, outcome:
         image.reason = reason
         outcome.is_open = True
         return
-    chain_id = _chain_that_waits(context, session, image)
-    if chain_id is not None:
-        outcome.chain_ids.add(chain_id)
+    _plan_again(session, image, reading, outcome)
 
 
-def _chain_that_waits(context: AgentContext, session: Session, image: Image) -> int | None:
-    """Make the image's chain due if the verdict changes what can be done for it; return it then."""
+def _plan_again(session: Session, image: Image, reading: _Reading, outcome: _Outcome) -> None:
+    """Have the chain planned again: at once if the verdict changes what can be done, else by the next tick."""
     chain = session.get(Chain, image.chain_id) if image.chain_id is not None else None
-    if chain is None or (image.state is ImageState.GOOD and chain.waits_for is None):
-        return None
-    make_due(session, chain.id, context.clock())
-    return chain.id
+    if chain is None:
+        return
+    outcome.due_ids.add(chain.id)
+    if image.state is not ImageState.GOOD or chain.waits_for is not None or reading.task.again:
+        outcome.chain_ids.add(chain.id)
 
 
 def _unchanged(task: _Task) -> bool:
@@ -271,6 +341,14 @@ def _unchanged(task: _Task) -> bool:
         return stamp_image(task.path) == task.stamp
     except OSError:
         return False
+
+
+def _intrusion(path: Path, verified: Verified) -> str | None:
+    """Tell whether a plain image stands in an encrypted volume: somebody exchanged it, or slipped it in."""
+    if verified.header is None or verified.header.encrypted:
+        return None
+    found = find_image(path, among_all=verified.header.start is None)
+    return found.problem if found is not None and found.stands_out else None
 
 
 def _fault(session: Session, image: Image, verified: Verified) -> str | None:
@@ -299,16 +377,15 @@ def _found_good(context: AgentContext, session: Session, image: Image, reading: 
         chain = chain_for(session, image.folder_id, header.chain_id, name.volume, name.base, now=now)
         facts = ImageFacts(chain.id, verified.root, header.start, header.covers, verified.changed_bytes)
         set_facts(image, facts)
-    image.state = ImageState.GOOD
-    image.reason = None
-    image.verified_at = image.verified_at or now
-    image.checked_at = now
+    set_found_good(image, now)
     root = verified.root.hex() if verified.root is not None else None
     context.note(
         session,
         EventKind.VERIFIED,
         image.name,
-        "read back from its medium and found good",
+        "read back again and still good"
+        if reading.task.again
+        else "read back from its medium and found good",
         folder_id=image.folder_id,
         chain_id=image.chain_id,
         facts={
@@ -316,6 +393,7 @@ def _found_good(context: AgentContext, session: Session, image: Image, reading: 
             "root": root,
             "begun_at": reading.begun_at.isoformat(),
             "seconds": round(reading.seconds, 3),
+            "again": int(reading.task.again),
         },
     )
 

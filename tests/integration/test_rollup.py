@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.broker import make_broker
-from actors.consolidate import consolidate_chain
+from actors.chain_work import look_after_chain
 from actors.context import AgentContext
 from actors.hints import Hints
 from hsr.restore import restore
@@ -113,7 +113,7 @@ def test_two_consolidations_of_one_chain_at_once(tmp_path: Path, stock: Stock):
 
         def work(context: AgentContext) -> None:
             together.wait()
-            consolidate_chain(context, silent, 1)
+            look_after_chain(context, silent, 1)
 
         threads = [threading.Thread(target=work, args=(context,)) for context in contexts]
         for thread in threads:
@@ -135,7 +135,7 @@ def test_a_day_is_not_summed_up_before_all_that_lies_there_is_known(tmp_path: Pa
         run.stop()
         shutil.copyfile(stock.images[3], run.folder / stock.names[3])
         catalog = Catalog(sqlite_url(run.state_dir / "catalogue.sqlite"))
-        consolidate_chain(_context(run, catalog), Hints(make_broker("unix:///nowhere?db=0", "nobody")), 1)
+        look_after_chain(_context(run, catalog), Hints(make_broker("unix:///nowhere?db=0", "nobody")), 1)
         catalog.close()
         assert run.chains()[0].waits_for == f"a scan of {stock.names[3]}"
         run.clock.set(DAY_THREE)

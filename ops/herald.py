@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -35,6 +37,9 @@ from storage.catalog.folders import all_folders
 from storage.catalog.holders import Holder
 
 _log = structlog.get_logger("herald")
+
+_SHARE: Final = 20
+"""It rests so many times as long as it took to look: with thousands of folders it does not become a load of its own."""
 
 
 @dataclass(slots=True)
@@ -166,8 +171,10 @@ def main() -> None:
     herald = Herald(settings, catalog, parse_clock(settings.clock))
     _log.info("tells")
     while True:
+        begun = time.monotonic()
         herald.tick()
-        if signal.sigtimedwait(asked, settings.herald_s) is not None:
+        pause_s = max(settings.herald_s, _SHARE * (time.monotonic() - begun))
+        if signal.sigtimedwait(asked, pause_s) is not None:
             break
     herald.stop()
     catalog.close()

@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +21,7 @@ from sqlalchemy import select
 from ops.clock import FileClock
 from storage.catalog import Attempt, Catalog, Chain, Event, EventKind, Folder, Image, ImageState, sqlite_url
 
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 """A condition that takes longer is taken as failed; far more than any takes on a busy machine."""
 
 SETTLE_S = 1.0
@@ -51,10 +51,16 @@ class AgentRun:
         work_dir: where its state, its log and its folder go.
         environment: further variables.
         working_dir: where it is started.
+        more_folders: managed besides its own.
     """
 
     def __init__(
-        self, work_dir: Path, environment: dict[str, str] | None = None, *, working_dir: Path | None = None
+        self,
+        work_dir: Path,
+        environment: dict[str, str] | None = None,
+        *,
+        working_dir: Path | None = None,
+        more_folders: Sequence[Path] = (),
     ) -> None:
         self.work_dir = work_dir
         self.folder = work_dir / "images"
@@ -65,6 +71,7 @@ class AgentRun:
         self.clock.set(datetime(2026, 3, 2, 6, tzinfo=UTC))
         self._environment = environment or {}
         self._working_dir = working_dir
+        self._more_folders = more_folders
         self._log_from = 0
         self.running: subprocess.Popen[bytes] | None = None
 
@@ -80,8 +87,7 @@ class AgentRun:
             "up",
             "--state",
             str(self.state_dir),
-            "--folder",
-            str(self.folder),
+            *(word for folder in (self.folder, *self._more_folders) for word in ("--folder", str(folder))),
         ]
         self._log_from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
@@ -212,6 +218,15 @@ class AgentRun:
     def folders(self) -> list[Folder]:
         with self.catalog() as catalog, catalog.read() as session:
             return list(session.scalars(select(Folder)))
+
+    def advance_until(self, condition: Callable[[], object], patience_s: float = 300.0) -> None:
+        """Wait for a condition while the calendar runs: pauses after trouble follow it."""
+
+        def holds() -> bool:
+            self.clock.set(self.clock() + timedelta(seconds=10))
+            return bool(condition())
+
+        wait_for(holds, "what the calendar should bring", patience_s)
 
     def wait_good(self, *names: str) -> None:
         wait_for(lambda: self.is_good(*names), f"{', '.join(names)} to be good, not {self.states()}")

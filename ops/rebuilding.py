@@ -14,6 +14,8 @@ from sqlalchemy import func, select
 
 from actors.context import AgentContext
 from actors.hints import Hints, Job
+from actors.listing import list_images
+from actors.presence import is_marked
 from actors.reconcile import reconcile_folder
 from ops.agent_identity import settle_identity
 from ops.clock import Clock, machine_now, parse_clock
@@ -156,8 +158,21 @@ def refuse_while_running(settings: Settings) -> None:
         )
 
 
+def _refuse_if_away(path: Path) -> None:
+    """Make sure that a folder is there: an empty directory may be a mount point whose drive is to come."""
+    with storage_errors(path):
+        images = list_images(path)
+    if not images and not is_marked(path):
+        raise StorageError(
+            "holds no image, and no mark of ours",
+            path=str(path),
+            hint="Is its drive, or share, mounted? Build it anew once it is.",
+        )
+
+
 def _rebuild_folder(context: AgentContext, folder: Folder, *, take_over: bool) -> Rebuilt:
     try:
+        _refuse_if_away(Path(folder.path))
         adopted = adopt_folder(context.catalog, folder.id, now=context.clock(), take_over=take_over)
     except RollforwardError as error:
         return Rebuilt(folder.path, error=error)

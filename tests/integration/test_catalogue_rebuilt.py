@@ -64,6 +64,14 @@ def test_a_folder_of_another_agent_is_refused_until_it_is_taken_over(tiny: TinyV
     assert run("catalogue", "rebuild", state=mine).code == 8
 
 
+def test_an_empty_directory_may_be_a_drive_that_is_away(tiny: TinyVolume):
+    mount_point, state = tiny.folder.parent / "drive", tiny.folder.parent / "state"
+    mount_point.mkdir()
+    ran = run("catalogue", "rebuild", mount_point, "--json", state=state)
+    assert (ran.code, ran.objects[0]["status"]) == (7, "error")
+    assert list(mount_point.iterdir()) == []
+
+
 def test_without_a_folder_it_says_what_to_do(tiny: TinyVolume):
     ran = run("catalogue", "rebuild", state=tiny.folder.parent / "state")
     assert (ran.code, "name those" in ran.output) == (0, True)

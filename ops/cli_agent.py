@@ -26,6 +26,8 @@ Environment:
   ROLLFORWARD_CLOCK      as --clock
   ROLLFORWARD_SETTLE_S   seconds an incomplete file must stand still to be judged (30)
   ROLLFORWARD_RESCAN_S   seconds between scans of a folder without an event (900)
+  ROLLFORWARD_POLL_S     seconds between looks at a folder on a network file system (5)
+  ROLLFORWARD_SILENCE_S  seconds without an answer after which a folder counts as lost (60)
   ROLLFORWARD_WORKERS    worker processes (1)""",
 )
 @click.option(

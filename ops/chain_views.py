@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from sqlalchemy import select
 
 from ops.clock import machine_now
 from policies.chain_facts import ChainFacts
@@ -16,7 +19,7 @@ from storage.catalog.agents import agent_policy
 from storage.catalog.chains import chains_of_folder
 from storage.catalog.facts import chain_facts
 from storage.catalog.folders import folder_policy
-from storage.catalog.models import Chain, Folder
+from storage.catalog.models import Attempt, Chain, Folder, WorkKind
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -62,7 +65,8 @@ def view_of(session: Session, folder: Folder, chain: Chain, now: datetime) -> Ch
     Raises:
         ConfigurationError: what is stored of the folder is no setting of this version.
     """
-    facts = chain_facts(session, chain, now=now, machine_now=machine_now())
+    blocked = _blocked(session, folder, now)
+    facts = chain_facts(session, chain, now=now, machine_now=machine_now(), blocked=blocked)
     policy, control = folder_policy(session, folder), agent_policy(session).control
     plan = plan_chain(facts, policy, now, control, started=chain.started_at is not None)
     return ChainView(folder, chain, facts, policy, control, now, plan)
@@ -91,3 +95,18 @@ def views_of_folder(
         )
     for chain in chosen:
         yield view_of(session, folder, chain, now)
+
+
+def _blocked(session: Session, folder: Folder, now: datetime) -> dict[str, str]:
+    """Tell which results are not to be tried at present, after trouble or because a person dropped them, and why."""
+    query = select(Attempt).where(Attempt.kind == WorkKind.CONSOLIDATE, Attempt.folder_id == folder.id)
+    found = {}
+    for attempt in session.scalars(query):
+        name = attempt.title.removesuffix(f" in {folder.path}")
+        if attempt.dropped_by is not None:
+            found[name] = f"{attempt.dropped_by} said that it is not to be done"
+        elif attempt.engine_version == version("rollforward") and attempt.quarantined:
+            found[name] = f"it was set aside: {attempt.reason}; `rollforward queue retry` has it tried again"
+        elif attempt.retry_at is not None and attempt.retry_at > now:
+            found[name] = f"it is tried again at {attempt.retry_at:%Y-%m-%d %H:%M} UTC: {attempt.reason}"
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -16,7 +17,8 @@ from ops.forecast_picture import Sheet, draw_forecast
 from policies.folder_policy import FolderPolicy
 from policies.forecast import forecast, tallies_of
 from policies.lifecycle import plan_chain
-from storage.catalog import Chain, Event, EventKind
+from storage.catalog import Attempt, Chain, Event, EventKind, WorkKind
+from storage.catalog.folders import find_folder
 from storage.ledger import read_ledger
 from tests.catalogued import Office
 from tests.checks.life import Life, base_of, incremental, point, utc
@@ -112,6 +114,31 @@ def test_start_marks_every_chain_and_makes_it_due(office, life):
         assert chain.revision > 0
         assert session.scalars(select(Event).where(Event.kind == EventKind.STARTED)).one()
     catalog.close()
+
+
+def test_what_was_set_aside_or_dropped_waits(office, life):
+    name = files(office.did("plan"), "consolidate")[0]
+    catalog = office.catalog()
+    with catalog.write() as session:
+        folder = find_folder(session, office.folder)
+        assert folder is not None
+        row = Attempt(
+            kind=WorkKind.CONSOLIDATE,
+            subject="a subject",
+            engine_version=version("rollforward"),
+            started_at=life[1],
+            reason="the disk is full",
+            quarantined=True,
+            folder_id=folder.id,
+            title=f"{name} in {office.folder}",
+        )
+        session.add(row)
+    catalog.close()
+    told = office.did("plan")
+    assert name not in files(told, "consolidate")
+    waits = [one["reason"] for one in told if one["kind"] == "wait" and one["file"] == name]
+    assert len(waits) == 1
+    assert "the disk is full" in waits[0]
 
 
 def test_why_tells_of_each_image_what_the_planner_says(office, life):

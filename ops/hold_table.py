@@ -65,7 +65,7 @@ def print_holds(
 
 def _until(stored: StoredHold, zone: ZoneInfo, now: datetime) -> str:
     if stored.until is None:
-        return "released"
+        return "it is released"
     return f"{moment_words(stored.until, zone)}{'' if stored.until > now else ' (over)'}"
 
 

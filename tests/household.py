@@ -25,7 +25,8 @@ from storage.capture import capture
 from storage.catalog import Catalog, Chain, Event, EventKind, Image, ImageState, Tombstone, sqlite_url
 from storage.catalog.agents import agent_of
 from storage.catalog.chains import chains_due
-from storage.catalog.folders import add_folder
+from storage.catalog.folders import add_folder, set_folder_settings
+from storage.catalog.models import Folder, Layer
 
 VOLUME = "V"
 _TURNS_MAX = 200
@@ -106,6 +107,12 @@ class Household:
         for path in self.place.glob(f"{self.name}.sqlite*"):
             path.unlink()
         self.open()
+
+    def set_layer(self, layer: Layer) -> None:
+        """Give the folder settings of its own."""
+        with self.catalog.write() as session:
+            folder = session.get_one(Folder, self.folder_id)
+            set_folder_settings(session, folder, layer, now=self.now)
 
     # --- work
 

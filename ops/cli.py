@@ -43,6 +43,7 @@ _COMMANDS = {
     "notify": ("ops.cli_notify:notify", "Notices: who is told of what, a test, what is open."),
     "catalogue": ("ops.cli_catalogue:catalogue", "Show the agent's catalogue; build a lost one anew."),
     "up": ("ops.cli_agent:up", "Run the agent: watch, verify, roll up."),
+    "systemd": ("ops.cli_systemd:systemd", "Print a systemd unit that runs the agent."),
     "about": ("ops.cli_status:about", "Show the version, the licence, and what it runs on."),
     "demo": ("ops.cli_demo:demo", "See all of it at work on a small real volume."),
 }

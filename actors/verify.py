@@ -22,7 +22,7 @@ from actors.unproven import note_assumed_way, note_unproven
 from policies.landing import has_landed
 from policies.names import parse_image_name
 from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt, pause_attempt
-from storage.catalog.chains import base_identity, chain_for, make_due
+from storage.catalog.chains import base_identity, chain_for, lock_chain, make_due
 from storage.catalog.folders import folder_policy
 from storage.catalog.images import FileStamp, ImageFacts, set_facts, set_found_good, stamp_of
 from storage.catalog.models import Attempt, Chain, EventKind, Folder, Image, ImageState, WorkKind
@@ -220,7 +220,9 @@ def _small_ones(context: AgentContext, session: Session, folder: Folder, image: 
         Image.stored_bytes <= SMALL_BYTES,
         Image.id != image.id,
     )
-    others = list(session.scalars(query.order_by(Image.id).limit(TOGETHER - 1).with_for_update()))
+    others = list(
+        session.scalars(query.order_by(Image.id).limit(TOGETHER - 1).with_for_update(skip_locked=True))
+    )
     works = {_work(context, folder, other).subject: other for other in others}
     tried = select(Attempt.subject).where(Attempt.kind == WorkKind.VERIFY, Attempt.subject.in_(works))
     for subject in session.scalars(tried):
@@ -264,6 +266,7 @@ def _finish(context: AgentContext, readings: Sequence[_Reading], waiting: Sequen
 
     def record(session: Session) -> None:
         outcome = _Outcome()
+        _lock_in_order(session, [task.image_id for task in (*[one.task for one in readings], *waiting)])
         for reading in readings:
             _record(context, session, reading, outcome)
         for chain_id in sorted(outcome.due_ids):
@@ -278,6 +281,15 @@ def _finish(context: AgentContext, readings: Sequence[_Reading], waiting: Sequen
     if readings or waiting:
         persist(context, record)
     return outcomes[-1] if outcomes else _Outcome()
+
+
+def _lock_in_order(session: Session, image_ids: Sequence[int]) -> None:
+    """Lock chains, then images, each in order: whoever locks several does so, and none waits for the other for ever."""
+    chains = select(Image.chain_id).where(Image.id.in_(image_ids), Image.chain_id.is_not(None)).distinct()
+    for chain_id in sorted(chain_id for chain_id in session.scalars(chains) if chain_id is not None):
+        lock_chain(session, chain_id)
+    images = select(Image).where(Image.id.in_(image_ids)).order_by(Image.id).with_for_update()
+    session.scalars(images.execution_options(populate_existing=True)).all()
 
 
 def _held_back(context: AgentContext, session: Session, image: Image, admitted: Admitted) -> None:
@@ -381,7 +393,7 @@ def _found_good(context: AgentContext, session: Session, image: Image, reading: 
     root = verified.root.hex() if verified.root is not None else None
     context.note(
         session,
-        EventKind.VERIFIED,
+        EventKind.VERIFIED_AGAIN if reading.task.again else EventKind.VERIFIED,
         image.name,
         "read back again and still good"
         if reading.task.again
@@ -393,7 +405,6 @@ def _found_good(context: AgentContext, session: Session, image: Image, reading: 
             "root": root,
             "begun_at": reading.begun_at.isoformat(),
             "seconds": round(reading.seconds, 3),
-            "again": int(reading.task.again),
         },
     )
 

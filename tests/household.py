@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from storage.catalog import Catalog, Chain, Event, EventKind, Image, ImageState,
 from storage.catalog.agents import agent_of
 from storage.catalog.chains import chains_due
 from storage.catalog.folders import add_folder, set_folder_settings
+from storage.catalog.holders import Holder
 from storage.catalog.models import Folder, Layer
 
 VOLUME = "V"
@@ -61,6 +62,8 @@ class Household:
         zone: of the folder.
         uid: who the agent is, whichever catalogue it has.
         name: of the catalogue's file.
+        url: of the catalogue, if it is no file here.
+        host: of the machine that it pretends to run on; None for this one.
     """
 
     place: Path
@@ -68,6 +71,8 @@ class Household:
     zone: str = "Europe/Berlin"
     uid: str = "a" * 32
     name: str = "catalogue"
+    url: str | None = None
+    host: str | None = None
     inbox: Inbox = field(default_factory=Inbox)
 
     def __post_init__(self) -> None:
@@ -77,7 +82,7 @@ class Household:
 
     def open(self) -> None:
         """Open the catalogue, made if it is not there; all that was under way is forgotten, as when a process ends."""
-        self.catalog = Catalog(sqlite_url(self.place / f"{self.name}.sqlite"))
+        self.catalog = Catalog(self.url or sqlite_url(self.place / f"{self.name}.sqlite"))
         self.catalog.prepare()
         self.inbox = Inbox()
         self.context = AgentContext(
@@ -86,12 +91,17 @@ class Household:
             machine_now,
             engine_version="test",
             pace=Pace(settle_time=_AT_ONCE, hint_again=_AT_ONCE),
+            holder=self._holder(),
         )
         self.context.throttle.set_percent(100)
         with self.catalog.write() as session:
             agent_of(session, now=self.now, uid=self.uid)
             folder = add_folder(session, self.folder, self.zone, now=self.now, machine_now=machine_now())
             self.folder_id = folder.id
+
+    def _holder(self) -> Holder:
+        here = Holder.of_this_process()
+        return here if self.host is None else replace(here, host=self.host)
 
     def reopen(self) -> None:
         """End as a killed process does, and begin anew: what it held is free."""

@@ -138,7 +138,8 @@ def adopt_folder(
             agent = agent_of(session, now=now)
     path = Path(folder.path)
     had_owner = _had_owner(path)
-    ownership = become_owner(path, Owner(agent.uid, socket.gethostname(), now), take_over=take_over)
+    owner = Owner(agent.uid, socket.gethostname(), now)
+    ownership = _become_owner(catalog, folder, owner, take_over=take_over, had_owner=had_owner)
     if folder.ledger_read_at is not None and ownership is Ownership.OURS:
         return None
     reading = read_ledger(path)
@@ -162,6 +163,31 @@ def adopt_folder(
     if reading.faults:
         rewrite_ledger(path, now)
     return replace(adopted, strays=tuple(token for token in on_disk if token not in own))
+
+
+def _become_owner(
+    catalog: Catalog, folder: Folder, owner: Owner, *, take_over: bool, had_owner: bool
+) -> Ownership:
+    path = Path(folder.path)
+    if folder.ledger_read_at is None and not had_owner and not read_ledger(path).exists:
+        _note_unused(catalog, folder.id, owner.since)
+    try:
+        return become_owner(path, owner, take_over=take_over)
+    except OwnershipError:
+        if folder.ledger_read_at is None:
+            _note_unused(catalog, folder.id, None)
+        raise
+
+
+def _note_unused(catalog: Catalog, folder_id: int, now: datetime | None) -> None:
+    """Record, before anything is written into it, that a folder is nobody's and remembers nothing; None takes it back.
+
+    Else whoever comes after a crash, or at the same time, would find our own mark and take the catalogue for a new one.
+    """
+    with catalog.write() as session:
+        folder = session.get(Folder, folder_id, with_for_update=True)
+        if folder is not None and (now is None or folder.ledger_read_at is None):
+            folder.ledger_read_at = now
 
 
 def add_all_lines(session: Session, folder_id: int) -> None:

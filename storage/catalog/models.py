@@ -316,6 +316,7 @@ class EventKind(StrEnum):
     CHANGED = "changed"
     MISSING = "missing"
     VERIFIED = "verified"
+    VERIFIED_AGAIN = "verified_again"
     FOUND_BAD = "found_bad"
     UNPROVEN = "unproven"
     CONSOLIDATED = "consolidated"

@@ -232,8 +232,8 @@ def test_images_are_verified_again_within_the_period(house: Household):
     assert base.checked_at > begun
     assert base.verified_at is not None
     assert base.verified_at < begun
-    again = [event for event in house.events(EventKind.VERIFIED, "V-b001.spf") if event.facts["again"]]
-    assert again
+    assert len(house.events(EventKind.VERIFIED, "V-b001.spf")) == 1
+    assert house.events(EventKind.VERIFIED_AGAIN, "V-b001.spf")
 
 
 def test_started_by_hand_it_looks_at_the_world_as_it_is(house: Household):

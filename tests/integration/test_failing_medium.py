@@ -14,7 +14,7 @@ from tests.command import in_this_process
 from tests.commands import sha256_of
 from tests.failing_medium import FailingMedium, needs_fuse
 from tests.integration.agent_run import AgentRun, wait_for
-from tests.integration.conftest import VOLUME, Stock
+from tests.integration.conftest import DAY_TWO, VOLUME, Stock
 from tests.integration.test_rollup import DAILY_ONE, DAILY_TWO, DAY_THREE
 
 pytestmark = needs_fuse
@@ -101,6 +101,7 @@ def test_the_agent_lives_on(stock: Stock, medium: FailingMedium, tmp_path: Path)
     medium.fail(broken, 2000)
     with AgentRun(tmp_path) as agent:
         worker = agent.pid_of("ops.worker")
+        agent.clock.set(DAY_TWO[-1])  # no image is younger than its first sight
         put(stock, medium)
         others = [name for name in stock.names if name != broken]
         agent.wait_good(*others)
@@ -122,9 +123,10 @@ def test_the_agent_lives_on(stock: Stock, medium: FailingMedium, tmp_path: Path)
 
 
 def test_a_roll_up_waits_for_its_medium(stock: Stock, medium: FailingMedium, tmp_path: Path):
-    put(stock, medium)
     with AgentRun(tmp_path) as agent:
         worker = agent.pid_of("ops.worker")
+        agent.clock.set(DAY_TWO[-1])
+        put(stock, medium)
         agent.wait_good(*stock.names)
         medium.fail(stock.names[1], 2000)
         agent.clock.set(DAY_THREE)

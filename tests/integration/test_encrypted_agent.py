@@ -18,13 +18,14 @@ from storage.verify import verify_image
 from tests.commands import sha256_of
 from tests.integration.agent_run import AgentRun, wait_for
 from tests.integration.conftest import DAY_ONE, DAY_TWO, VOLUME
-from tests.integration.test_rollup import DAILY_ONE, DAILY_TWO, DAY_THREE
+from tests.integration.test_rollup import DAILY_ONE, DAILY_TWO, DAY_THREE, DURING_DAY_TWO
 from tests.unit.tiny import Password
 
 
 def test_days_of_an_encrypted_volume_are_rolled_up(agent: AgentRun, tmp_path: Path) -> None:
     assert VARIABLE not in os.environ
     images, digests, headers = capture_days(tmp_path)
+    agent.clock.set(DURING_DAY_TWO)
     for path in images:
         shutil.copyfile(path, agent.folder / path.name)
     key_file = key_file_path(images[0].parent, VOLUME, 1)

@@ -32,6 +32,8 @@ DAY_THREE = datetime(2026, 3, 4, 1, tzinfo=UTC)
 
 
 def land(agent: AgentRun, stock: Stock, count: int = 6) -> None:
+    if count > 4:  # a point counts as taken when it was first seen, if it says that it is younger
+        agent.clock.set(DURING_DAY_TWO)
     for image in stock.images[:count]:
         shutil.copyfile(image, agent.folder / image.name)
     agent.wait_good(*stock.names[:count])

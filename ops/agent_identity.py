@@ -68,6 +68,7 @@ def _keep(state_dir: Path, uid: str) -> None:
 
     path = state_dir / IDENTITY_NAME
     with storage_errors(path), PartialFile(path, replacing=True) as partial:
+        os.fchmod(partial.fd, 0o600)
         if os.write(partial.fd, f"{uid}\n".encode()) != len(uid) + 1:
             raise StorageError("was not written whole", path=str(path))
         partial.replace()

@@ -255,6 +255,6 @@ def _spellings(name: str) -> Iterator[bytes]:
     for form in ("NFC", "NFD"):
         for cased in {name, name.upper(), name.lower()}:
             text = unicodedata.normalize(form, cased)
-            yield text.encode().lower()
+            yield text.encode(errors="surrogateescape").lower()
             if form == "NFC":
                 yield from {text.encode(page, errors="replace").lower() for page in _CODE_PAGES}

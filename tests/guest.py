@@ -43,7 +43,7 @@ class Guest:
             "--export", json.dumps(writable),
         ]  # fmt: skip
         self.process = subprocess.Popen(
-            [tool("qemu-storage-daemon"), "--blockdev", node, *(served if export else []),
+            [tool("qemu-storage-daemon"), "--blockdev", node, *(served if export is not None else []),
              "--chardev", f"socket,path={self.control},server=on,wait=off,id=qmp",
              "--monitor", "chardev=qmp", "--pidfile", str(folder / "pid")],
         )  # fmt: skip

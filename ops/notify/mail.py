@@ -116,6 +116,6 @@ def _words(error: Exception) -> str:
         answer = error.smtp_error
         text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
         return f"the server answers {error.smtp_code}: {plain(text)[:200]}"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
         return "the server does not answer in time"
     return f"the server cannot be reached: {error}"

@@ -180,7 +180,7 @@ def test_what_qemu_cannot_do_is_said(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_a_server_that_a_killed_capture_left_is_replaced(tiny, tmp_path, is_ours):
+def test_left_over(tiny, tmp_path, is_ours):
     """Killed between the start of qemu's NBD server and the export: nothing but its socket tells whose it is."""
     disk = tmp_path / "disk"
     new_disk(disk, CONTENT, "raw")

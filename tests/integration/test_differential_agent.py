@@ -86,13 +86,17 @@ def test_a_squashed_daily_takes_the_place_of_the_daily(agent: AgentRun, stock: S
 
 def test_a_synthetic_full_stands_for_its_base(agent: AgentRun, stock: Stock, tmp_path: Path) -> None:
     """What it was made from may go; the rest of the chain hangs on it, and days are rolled up from there."""
-    land(agent, stock, 6)
+    land(agent, stock, 4)
     full = agent.folder / f"{VOLUME}-b001-i003.spf"
     consolidate([agent.folder / name for name in stock.names[:4]], full)
     agent.wait_good(full.name)
     for name in stock.names[:4]:
         (agent.folder / name).unlink()
     wait_for(lambda: agent.states()[stock.names[0]] is ImageState.MISSING, "the base to be missed")
+    agent.clock.set(DAY_TWO[-1])  # no image is younger than its first sight
+    for image in stock.images[4:]:
+        shutil.copyfile(image, agent.folder / image.name)
+    agent.wait_good(*stock.names[4:])
     agent.clock.set(DAY_THREE)
     agent.wait_good(DAILY_TWO)
     assert {entry.subject for entry in agent.events(EventKind.CONSOLIDATED)} == {DAILY_TWO}

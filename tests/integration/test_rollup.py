@@ -57,9 +57,13 @@ def test_a_day_is_rolled_up_when_it_ends_in_the_folders_zone(agent: AgentRun, st
 
 
 def test_missed_days_are_made_up_for_each_by_its_own(agent: AgentRun, stock: Stock):
-    land(agent, stock)
+    land(agent, stock, 4)
+    agent.stop()
+    for image in stock.images[4:]:
+        shutil.copyfile(image, agent.folder / image.name)
     agent.clock.set(DAY_THREE)
-    agent.wait_good(DAILY_ONE, DAILY_TWO)
+    agent.start().wait_until_ready().wait_good(DAILY_ONE, DAILY_TWO)
+    agent.wait_good(*stock.names)
     assert {entry.subject for entry in agent.events(EventKind.CONSOLIDATED)} == {DAILY_ONE, DAILY_TWO}
     assert set(agent.states()) == {*stock.names, DAILY_ONE, DAILY_TWO}
 

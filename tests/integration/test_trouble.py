@@ -76,9 +76,7 @@ def test_a_worker_killed_in_the_middle_of_its_work(agent: AgentRun, big_image: P
 def test_an_image_that_kills_its_worker_is_quarantined(agent: AgentRun, stock: Stock, big_image: Path):
     shutil.copyfile(big_image, agent.folder / big_image.name)
     for crash in range(1, 4):
-        worker = agent.pid_of(
-            "ops.worker"
-        )  # verification may end while /proc is looked through
+        worker = agent.pid_of("ops.worker")  # verification may end while /proc is looked through
         wait_for(lambda: agent.states().get(big_image.name) is ImageState.VERIFYING, "verification to begin")
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda crash=crash: _crashes(agent) == crash, f"crash {crash} to be counted")

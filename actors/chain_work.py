@@ -6,23 +6,32 @@ good. Images to be verified again are named to the workers that do that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
+
+import structlog
 
 from actors.chain_view import ChainView, load_view, may_be_worked_in, not_yet_taken_in
 from actors.consolidate import Blocked, roll_up
 from actors.context import AgentContext
 from actors.hints import Hints
+from actors.patience import patiently
 from actors.retire import AGAIN_AFTER, Progress, begin_removals, delete_retired, finish_removals
 from actors.trying import holding_chain
+from policies.errors import StorageError
 from policies.lifecycle import PlannedVerification
 from storage.catalog.leases import check_fence
 from storage.catalog.mirroring import mirror_ledger
 from storage.catalog.models import Chain, EventKind, Folder, Image, ImageState
 
+_log = structlog.get_logger("agent")
+
 _AT_LATEST: Final = timedelta(days=1)
 """A chain is planned at least so often."""
+
+_WORK_TAKES_LONGER: Final = 10
+"""Syncing a large image may take so many times as long as a folder may otherwise be silent."""
 
 _NAMED_AT_ONCE: Final = 20
 """So many images are named to be verified at once: more would only wait."""
@@ -42,23 +51,32 @@ def look_after_chain(context: AgentContext, hints: Hints, chain_id: int) -> None
 
     Crash: each step leaves either what was before or what comes after; the next run goes on.
     """
-    if not _is_due(context, chain_id):
+    folder = _folder_if_due(context, chain_id)
+    if folder is None:
         return
     with holding_chain(context, chain_id) as fence:
         if fence is None:
             return
-        run = _Run(context, hints, chain_id, fence)
-        while not context.stopping.is_set() and run.step():
-            continue
+        token = fence
+        try:
+            patiently(
+                folder.path,
+                context.pace.silence.total_seconds() * _WORK_TAKES_LONGER,
+                lambda answered: _Run(replace(context, answered=answered), hints, chain_id, token).go(),
+            )
+        except StorageError as error:
+            _log.warning("work on a chain was given up", folder=folder.path, reason=str(error))
+            hints.folder_changed(folder.id)
 
 
-def _is_due(context: AgentContext, chain_id: int) -> bool:
-    """Tell, without writing anything, whether a chain may have something due."""
+def _folder_if_due(context: AgentContext, chain_id: int) -> Folder | None:
+    """Give the folder of a chain that may have something due, without writing anything."""
     with context.catalog.read() as session:
         chain = session.get(Chain, chain_id)
         if chain is None or chain.next_due_at > context.clock():
-            return False
-        return may_be_worked_in(session.get_one(Folder, chain.folder_id))
+            return None
+        folder = session.get_one(Folder, chain.folder_id)
+        return folder if may_be_worked_in(folder) else None
 
 
 @dataclass(slots=True)
@@ -70,6 +88,15 @@ class _Run:
     chain_id: int
     fence: int
     blocked: dict[str, Blocked] = field(default_factory=dict)
+
+    def go(self) -> None:
+        """Do all that is due now.
+
+        Raises:
+            StorageError: the folder was given up because it did not answer.
+        """
+        while not self.context.stopping.is_set() and self.step():
+            self.context.answered()
 
     def step(self) -> bool:
         """Plan, and do one thing; tell whether to go on."""
@@ -157,12 +184,13 @@ class _Run:
                 late.append(view.files[one.name])
         if late:
             with self.context.catalog.write() as session:
+                if check_fence(session, self.chain_id, self.fence).revision != view.chain.revision:
+                    return True  # one of them may have been read back meanwhile
                 for known in late:
                     image = session.get(Image, known.image_id)
                     if image is not None:
                         image.hinted_at = self.context.machine_clock()
-                        if image.state is not ImageState.GOOD:
-                            image.next_check_at = view.now
+                        image.asked_at = view.now
             for known in late:
                 if known.state is ImageState.GOOD:
                     self.hints.image_due_again(known.image_id)

@@ -24,6 +24,10 @@ _log = structlog.get_logger("agent")
 _LOUD = {EventKind.FOUND_BAD, EventKind.FAILED, EventKind.QUARANTINED, EventKind.FOLDER_LOST}
 
 
+def _nobody_asks() -> None:
+    pass
+
+
 class StopRequested(Exception):  # noqa: N818 - not an error: the agent is asked to stop, and work is let go unharmed
     """Raised from a progress report while the agent stops."""
 
@@ -60,6 +64,7 @@ class AgentContext:
         holder: this process.
         stopping: set when the worker is asked to stop.
         throttle: keeps this process within its share of the processors.
+        answered: called whenever the folder that is worked in has answered.
     """
 
     catalog: Catalog
@@ -70,6 +75,7 @@ class AgentContext:
     holder: Holder = field(default_factory=Holder.of_this_process)
     stopping: threading.Event = field(default_factory=threading.Event)
     throttle: Throttle = field(default_factory=Throttle)
+    answered: Callable[[], None] = field(default=_nobody_asks)
 
     def moment(self) -> Moment:
         """Read both clocks."""
@@ -81,7 +87,9 @@ class AgentContext:
         Raises:
             StopRequested: the agent is asked to stop.
         """
+        self.answered()
         self.pause()
+        self.answered()
 
     def pause(self, cpu_percent: float | None = None) -> None:
         """Sleep until this process is within its share of the processors.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -16,7 +16,7 @@ from actors.adopting import take_possession
 from actors.context import AgentContext
 from actors.hints import Hints
 from actors.listing import list_images
-from actors.patience import Beat, patiently
+from actors.patience import Beat, Result, patiently
 from actors.presence import absence, mark
 from actors.returned import look_at_returned
 from actors.taking_in import KnownChains, take_in
@@ -72,13 +72,23 @@ def reconcile_folder(context: AgentContext, hints: Hints, folder_id: int) -> Non
         if folder is None:
             return
         known = _known_in(session, folder_id)
-    place = Path(folder.path)
     try:
-        seen = _look(context, place, known)
-        take_possession(context, folder_id, place, has_images=bool(seen.stamps))
+        _reconcile(context, hints, folder, known)
     except (StorageError, OwnershipError) as error:
         _lose(context, folder_id, error.message)
-        return
+
+
+def _reconcile(context: AgentContext, hints: Hints, folder: Folder, known: _Known) -> None:
+    """Scan a folder.
+
+    Raises:
+        StorageError: it cannot be read, does not answer, or is not the one that is managed.
+        OwnershipError: it is another agent's.
+    """
+    folder_id, place = folder.id, Path(folder.path)
+    seen = _look(context, place, known)
+    has_images = bool(seen.stamps)
+    _ask(context, place, lambda _: take_possession(context, folder_id, place, has_images=has_images))
     if folder.problem is not None:
         _find_again(context, folder_id)
     is_outdated = False
@@ -86,11 +96,7 @@ def reconcile_folder(context: AgentContext, hints: Hints, folder_id: int) -> Non
         with context.catalog.write() as session:
             is_outdated |= _record_gone(context, session, folder_id, names, known)
     for names in _batches(_new_names(seen, known)):
-        try:
-            found = _look_inside(context, place, names, seen)
-        except StorageError as error:
-            _lose(context, folder_id, error.message)
-            return
+        found = _look_inside(context, place, names, seen)
         with context.catalog.write() as session:
             to_verify, passed_over = _record_found(context, session, folder_id, found, seen, known)
         is_outdated |= passed_over
@@ -98,7 +104,7 @@ def reconcile_folder(context: AgentContext, hints: Hints, folder_id: int) -> Non
             hints.image_landed(image_id)
         if context.stopping.is_set():
             return
-    look_again(context, folder_id)
+    _ask(context, place, lambda _: look_again(context, folder_id))
     look_at_returned(context, folder_id, seen.stamps)
     for image_id in _plan_next(context, folder_id, at_once=is_outdated):
         hints.image_landed(image_id)
@@ -111,6 +117,15 @@ def _known_in(session: Session, folder_id: int) -> dict[str, tuple[FileStamp, Im
 
 
 # --- looking
+
+
+def _ask(context: AgentContext, folder: Path, work: Callable[[Beat], Result]) -> Result:
+    """Touch a folder as long as it answers.
+
+    Raises:
+        StorageError: it does not; and whatever the work raises.
+    """
+    return patiently(str(folder), context.pace.silence.total_seconds(), work)
 
 
 def _look(context: AgentContext, folder: Path, known: _Known) -> _Seen:
@@ -133,7 +148,7 @@ def _look(context: AgentContext, folder: Path, known: _Known) -> _Seen:
         return _Seen(stamps, parts)
 
     try:
-        return patiently(str(folder), context.pace.silence.total_seconds(), look)
+        return _ask(context, folder, look)
     except OSError as error:
         raise StorageError(error.strerror or str(error), path=str(folder)) from error
 
@@ -156,7 +171,7 @@ def _look_inside(
             answered()
         return found
 
-    return patiently(str(folder), context.pace.silence.total_seconds(), look)
+    return _ask(context, folder, look)
 
 
 def _gone_names(seen: _Seen, known: _Known) -> list[str]:

@@ -107,7 +107,8 @@ def reverify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
     Args:
         context: surroundings.
         hints: where to say what is to be done next.
-        image_id: the image; one that is not good, or gone, is passed over.
+        image_id: the image; one that is not good, gone, or no longer asked for is passed over: it may have been
+            named twice.
 
     Raises:
         CatalogError: the catalogue cannot be used.
@@ -116,7 +117,7 @@ def reverify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
     """
     with context.catalog.read() as session:
         image = session.get(Image, image_id)
-        if image is None or image.state is not ImageState.GOOD or _new_ones_wait(context, session, image):
+        if image is None or not _is_due_again(image) or _new_ones_wait(context, session, image):
             return
     with context.catalog.write() as session:
         task = _begin_again(context, session, image_id)
@@ -146,7 +147,7 @@ def _begin(context: AgentContext, session: Session, image_id: int) -> list[_Task
         return []
     folder = session.get_one(Folder, image.folder_id)
     policy = folder_policy(session, folder).verification
-    if folder.problem is not None or not (policy.verify_new or _is_asked_for(context, image)):
+    if folder.problem is not None or not (policy.verify_new or _is_asked_for(image)):
         return []  # named again when the folder is back, or when something rests on it
     admitted = begin_attempt(session, _work(context, folder, image), context.moment())
     if admitted.admission is not Admission.BEGUN:
@@ -162,9 +163,13 @@ def _begin(context: AgentContext, session: Session, image_id: int) -> list[_Task
     return tasks
 
 
-def _is_asked_for(context: AgentContext, image: Image) -> bool:
-    """Tell whether a plan asks for an image, in a folder where new ones are not verified by themselves."""
-    return image.next_check_at is not None and image.next_check_at <= context.clock()
+def _is_asked_for(image: Image) -> bool:
+    """Tell whether a plan asks for an image, and nobody has read it back since."""
+    return image.asked_at is not None
+
+
+def _is_due_again(image: Image) -> bool:
+    return image.state is ImageState.GOOD and _is_asked_for(image)
 
 
 def _new_ones_wait(context: AgentContext, session: Session, image: Image) -> bool:
@@ -180,7 +185,7 @@ def _new_ones_wait(context: AgentContext, session: Session, image: Image) -> boo
 
 def _begin_again(context: AgentContext, session: Session, image_id: int) -> _Task | None:
     image = session.get(Image, image_id, with_for_update=True)
-    if image is None or image.state is not ImageState.GOOD:
+    if image is None or not _is_due_again(image):
         return None
     folder = session.get_one(Folder, image.folder_id)
     if folder.problem is not None:

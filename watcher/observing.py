@@ -79,6 +79,7 @@ class FolderObserver:
         self._lookers = Lookers()
         self._lock = threading.Lock()
         self._folders: dict[int, _Folder] = {}
+        self._silent: frozenset[int] = frozenset()
         self._kernel: KernelEvents | None = None
         self._kernel_problem = ""
         self._mount_text = ""
@@ -120,15 +121,15 @@ class FolderObserver:
             due = [folder for folder in self._folders.values() if folder.look_after <= now]
         for folder in due:
             self._lookers.begin(folder.folder_id, partial(self._look, folder))
+        silent = self._lookers.silent()
+        for folder_id in silent ^ self._silent:
+            self._mark(folder_id)  # whoever scans it finds out what is the matter
+        self._silent = silent
 
     def manners(self) -> dict[int, Manner]:
         """Return how each folder is observed, by folder id."""
         with self._lock:
             return {folder_id: folder.manner for folder_id, folder in self._folders.items()}
-
-    def silent(self) -> frozenset[int]:
-        """Return the folders that do not answer at present."""
-        return self._lookers.silent()
 
     # --- the kernel
 

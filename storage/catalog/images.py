@@ -89,7 +89,7 @@ def restart_image(image: Image, stamp: FileStamp, machine_now: datetime) -> None
     image.still_since = machine_now
     image.verified_at = None
     image.checked_at = None
-    image.next_check_at = None
+    image.asked_at = None
     image.gone_since = None
     image.hinted_at = None
     image.assumed = False
@@ -120,6 +120,7 @@ def set_found_good(image: Image, now: datetime) -> None:
     image.first_seen_at = min(image.first_seen_at, now)
     image.verified_at = now if image.verified_at is None else min(image.verified_at, now)
     image.checked_at = now
+    image.asked_at = None
 
 
 def set_gone(image: Image, now: datetime) -> None:

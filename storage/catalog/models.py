@@ -32,7 +32,7 @@ from policies.setting_field import SettingValue
 Layer = dict[str, dict[str, SettingValue]]
 """Settings of one layer as `policies.folder_policy` reads and writes them: sections of plain values."""
 
-SCHEMA_REVISION: Final = "0003"
+SCHEMA_REVISION: Final = "0004"
 """The layout that these tables have: the last of `migrations`."""
 
 
@@ -191,7 +191,7 @@ class Image(Model):
         first_seen_at: when it was first noticed (calendar).
         verified_at: when it was first read back and found good since it landed (calendar).
         checked_at: when it last was (calendar).
-        next_check_at: when it is to be verified again (calendar); None if that is not known.
+        asked_at: when a plan asked for it to be read back (calendar); None if nobody asks.
         gone_since: since when it has been missing (calendar); None while it is there.
         hinted_at: when a worker was last told to verify it (machine).
         root: 32 bytes, identity of the image; None while unknown.
@@ -220,7 +220,7 @@ class Image(Model):
     first_seen_at: Mapped[datetime]
     verified_at: Mapped[datetime | None]
     checked_at: Mapped[datetime | None]
-    next_check_at: Mapped[datetime | None]
+    asked_at: Mapped[datetime | None]
     gone_since: Mapped[datetime | None]
     hinted_at: Mapped[datetime | None]
     root: Mapped[bytes | None]

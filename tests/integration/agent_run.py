@@ -20,6 +20,7 @@ from sqlalchemy import select
 
 from ops.clock import FileClock
 from storage.catalog import Attempt, Catalog, Chain, Event, EventKind, Folder, Image, ImageState, sqlite_url
+from storage.catalog.folders import all_folders, set_folder_settings
 
 PATIENCE_S = 120.0
 """A condition that takes longer is taken as failed; far more than any takes on a busy machine."""
@@ -227,6 +228,13 @@ class AgentRun:
             return bool(condition())
 
         wait_for(holds, "what the calendar should bring", patience_s)
+
+    def take_time(self, cpu_percent: int = 5) -> None:
+        """Have images in its folder verified slowly, so that what happens meanwhile can be looked at."""
+        with self.catalog() as catalog, catalog.write() as session:
+            folder = next(found for found in all_folders(session) if found.path == str(self.folder))
+            settings = {"verification": {"cpu_percent": cpu_percent}}
+            set_folder_settings(session, folder, settings, now=self.clock())
 
     def wait_good(self, *names: str) -> None:
         wait_for(lambda: self.is_good(*names), f"{', '.join(names)} to be good, not {self.states()}")

@@ -75,20 +75,25 @@ def test_a_share_that_does_not_answer_is_lost_and_holds_nothing_up(tmp_path: Pat
     mount.mkdir()
     quick = {"ROLLFORWARD_SILENCE_S": "10", "ROLLFORWARD_POLL_S": "0.2", "ROLLFORWARD_RESCAN_S": "3600"}
     with share(behind, mount, gate), AgentRun(tmp_path / "run", quick, more_folders=[mount]) as run:
-        shutil.copyfile(stock.images[0], behind / stock.names[0])  # by somebody else, as it were: no event
-        run.advance_until(lambda: run.is_good(stock.names[0]))
-        assert [line["reason"] for line in run.log_events("folder is polled")] == [
-            "it lies on fuse, where others may write unseen"
-        ]
-        gate.touch()
-        wait_for(lambda: _problem(run, mount) == "does not answer", "the share to be lost")
-        (run.folder / "W-b001.spf").write_bytes(b"no image, but judged all the same")
-        wait_for(lambda: run.events(EventKind.FOUND_BAD), "other folders to go on")
-        assert run.states()[stock.names[0]] is ImageState.GOOD
-        gate.unlink()
-        wait_for(lambda: _problem(run, mount) is None, "the share to be back")
-        assert len(run.events(EventKind.FOLDER_LOST)) == len(run.events(EventKind.FOLDER_BACK)) == 1
-        assert not run.events(EventKind.MISSING)
+        try:
+            shutil.copyfile(
+                stock.images[0], behind / stock.names[0]
+            )  # by somebody else, as it were: no event
+            run.advance_until(lambda: run.is_good(stock.names[0]))
+            assert [line["reason"] for line in run.log_events("folder is polled")] == [
+                "it lies on fuse, where others may write unseen"
+            ]
+            gate.touch()
+            wait_for(lambda: _problem(run, mount) == "does not answer", "the share to be lost")
+            (run.folder / "W-b001.spf").write_bytes(b"no image, but judged all the same")
+            wait_for(lambda: run.events(EventKind.FOUND_BAD), "other folders to go on")
+            assert run.states()[stock.names[0]] is ImageState.GOOD
+            gate.unlink()
+            wait_for(lambda: _problem(run, mount) is None, "the share to be back")
+            assert len(run.events(EventKind.FOLDER_LOST)) == len(run.events(EventKind.FOLDER_BACK)) == 1
+            assert not run.events(EventKind.MISSING)
+        finally:
+            gate.unlink(missing_ok=True)  # else nothing that asks the share could end
 
 
 def test_whatever_starts_late_is_waited_for(tmp_path: Path, stock: Stock):

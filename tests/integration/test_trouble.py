@@ -63,10 +63,12 @@ def test_the_lookout_killed(agent: AgentRun, stock: Stock):
 
 
 def test_a_worker_killed_in_the_middle_of_its_work(agent: AgentRun, big_image: Path):
+    agent.take_time()
     shutil.copyfile(big_image, agent.folder / big_image.name)
     before = agent.pid_of("ops.worker")
     wait_for(lambda: agent.states().get(big_image.name) is ImageState.VERIFYING, "verification to begin")
     os.kill(before, signal.SIGKILL)
+    agent.take_time(100)
     agent.wait_good(big_image.name)
     assert agent.pid_of("ops.worker") != before
     assert len(agent.events(EventKind.VERIFIED, big_image.name)) == 1
@@ -74,6 +76,7 @@ def test_a_worker_killed_in_the_middle_of_its_work(agent: AgentRun, big_image: P
 
 
 def test_an_image_that_kills_its_worker_is_quarantined(agent: AgentRun, stock: Stock, big_image: Path):
+    agent.take_time()
     shutil.copyfile(big_image, agent.folder / big_image.name)
     for crash in range(1, 4):
         worker = agent.pid_of("ops.worker")  # verification may end while /proc is looked through
@@ -102,12 +105,14 @@ def test_the_agent_killed_leaves_nothing_and_goes_on(agent: AgentRun, stock: Sto
 
 
 def test_a_graceful_stop_lets_go_of_work(agent: AgentRun, big_image: Path):
+    agent.take_time()
     shutil.copyfile(big_image, agent.folder / big_image.name)
     wait_for(lambda: agent.states().get(big_image.name) is ImageState.VERIFYING, "verification to begin")
     assert agent.stop() == 0
     assert not agent.processes()
     assert not any("killed" in str(line.get("status")) for line in agent.log_events("stopped"))
     assert all(attempt.crashes == attempt.failures == 0 for attempt in agent.attempts())
+    agent.take_time(100)
     agent.start().wait_until_ready()
     agent.wait_good(big_image.name)
 

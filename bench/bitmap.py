@@ -55,8 +55,13 @@ def compare(ground: Ground) -> list[Row]:
         extents = DirtyExtents(ground)
         ours, theirs = "capture from a dirty bitmap", "nbdcopy of the dirty extents"
         contenders = [
-            Contender(ours, capture_ours, lambda number: _write(ground.history, number + 1, guest.nbd)),
-            Contender(theirs, extents.copy, extents.prepare),
+            Contender(
+                ours,
+                capture_ours,
+                lambda number: _write(ground.history, number + 1, guest.nbd),
+                inputs=images,  # as many as there are by then
+            ),
+            Contender(theirs, extents.copy, extents.prepare, inputs=[extents.path]),
         ]
         timings = take_turns(contenders, rounds, ground.report)
     extents.end()
@@ -77,7 +82,7 @@ class DirtyExtents:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._replay = ground.history.replay(ground.folder / "dirty-now.raw")
-        self._extents = ground.folder / "dirty.raw"
+        self.path = ground.folder / "dirty.raw"
         self._socket = ground.folder / "dirty.sock"
         self._copied = ground.folder / "dirty-copied.raw"
         self._server = contextlib.ExitStack()
@@ -85,16 +90,16 @@ class DirtyExtents:
     def prepare(self, number: int) -> None:
         """Bring the export to state `number` + 1."""
         self._server.close()
-        self._extents.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         self._copied.unlink(missing_ok=True)
         size = self._replay.roll_to(number + 1).volume_bytes
-        with self._replay.path.open("rb", buffering=0) as now, self._extents.open("wb", buffering=0) as file:
+        with self._replay.path.open("rb", buffering=0) as now, self.path.open("wb", buffering=0) as file:
             file.truncate(size)
             for offset, length in self._ground.history.ranges(number + 1).tolist():
                 first = offset // CLUSTER_BYTES * CLUSTER_BYTES
                 stop = min(-(-(offset + length) // CLUSTER_BYTES) * CLUSTER_BYTES, size)
                 os.pwrite(file.fileno(), os.pread(now.fileno(), stop - first, first), first)
-        self._server.enter_context(_served(self._extents, self._socket))
+        self._server.enter_context(_served(self.path, self._socket))
 
     def copy(self, _round: int) -> None:
         """Copy the extents out."""
@@ -104,7 +109,7 @@ class DirtyExtents:
     def end(self) -> None:
         """Take everything away."""
         self._server.close()
-        for path in (self._extents, self._copied, self._replay.path):
+        for path in (self.path, self._copied, self._replay.path):
             path.unlink()
 
 

@@ -14,6 +14,9 @@ _CONNECT_S: Final = 20.0
 _SILENCE_S: Final = 60.0
 """How long a server may say nothing at all while something is expected of it."""
 
+_AHEAD_BYTES: Final = 256
+"""So much is received ahead: the heads of some messages, but little of what has to be copied then."""
+
 _TAKEN_BYTES_MAX: Final = 16 << 20
 
 
@@ -39,6 +42,8 @@ class NbdStream:
                 hint="See that the server runs and that its address is right.",
             ) from error
         self._socket.settimeout(_SILENCE_S)
+        self._ahead = memoryview(bytearray(_AHEAD_BYTES))
+        self._held = self._ahead[:0]
 
     def within(self, limit_s: float) -> None:
         """Set how long all that is received from now on may take, in seconds."""
@@ -68,20 +73,25 @@ class NbdStream:
         return bytes(content)
 
     def fill(self, buffer: memoryview) -> None:
-        """Receive as many bytes as fit.
+        """Receive as many bytes as fit; the head of the next message, if it has come, is received along with them.
 
         Raises:
             SourceError: the server hung up or is too slow.
         """
+        if self._held:
+            count = min(len(self._held), len(buffer))
+            buffer[:count] = self._held[:count]
+            self._held, buffer = self._held[count:], buffer[count:]
         while buffer:
             try:
-                got = self._socket.recv_into(buffer)
+                got, _, _, _ = self._socket.recvmsg_into([buffer, self._ahead])
             except TimeoutError as error:
                 raise self.failed(f"the server says nothing for {_SILENCE_S:.0f} seconds") from error
             except OSError as error:
                 raise self.failed(f"the connection broke: {error.strerror or error}") from error
             if got == 0:
                 raise self.failed("the server hung up")
+            self._held = self._ahead[: max(got - len(buffer), 0)]
             buffer = buffer[got:]
             if buffer and time.monotonic() > self._deadline:
                 raise self.failed("the server is too slow")

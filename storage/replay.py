@@ -201,7 +201,9 @@ class BlockReader:
             FormatError: an image is damaged.
             StorageError: one cannot be read.
         """
-        plain[~np.isin(blocks, frames.records["block"])] = 0
+        is_untouched = np.ones(len(blocks), bool)
+        is_untouched[np.searchsorted(blocks, frames.records["block"])] = False
+        plain[is_untouched] = 0
         self._decode(frames, blocks, plain)
 
     def _decode(self, window: Window, blocks: I64, plain: U8) -> None:
@@ -223,8 +225,10 @@ class BlockReader:
         """Return the row of each frame's block; rows that no single frame fills are zeroed."""
         rows: I64 = np.searchsorted(blocks, window.records["block"])
         full = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-        whole = (window.need_lo == full) & (window.need_hi == full)
-        plain[np.setdiff1d(rows, rows[whole])] = 0
+        needs_zeros = np.zeros(len(blocks), bool)
+        needs_zeros[rows] = True
+        needs_zeros[rows[(window.need_lo == full) & (window.need_hi == full)]] = False
+        plain[needs_zeros] = 0
         return rows
 
     def _lay(self, batch: Window, rows: I64, stored: _Stored, plain: U8) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -38,6 +39,8 @@ _READERS: Final = 2
 """Threads that read what is marked, and mostly wait for the source."""
 
 _READ_AHEAD: Final = 3
+_LOOKED_UP_TOGETHER: Final = 8
+"""Batches whose frames are looked up in one go."""
 
 _TAG_BYTES: Final = 16
 """What encryption adds to a frame."""
@@ -220,9 +223,12 @@ class VolumeScan:
         old_buffers = BufferPool(THREADS, self._buffers.size_bytes)
 
         def prepared() -> Iterator[tuple[Ranges, I64, Window]]:
-            for some in batches:
-                blocks = blocks_of(some, self._block_bytes)
-                yield some, blocks, reader.frames_of(blocks)
+            while together := list(islice(batches, _LOOKED_UP_TOGETHER)):
+                blocks = [blocks_of(some, self._block_bytes) for some in together]
+                frames = reader.frames_of(np.concatenate(blocks))
+                for some, each in zip(together, blocks, strict=True):
+                    first, stop = np.searchsorted(frames.records["block"], (each[0], each[-1] + 1))
+                    yield some, each, frames.part(int(first), int(stop))
 
         def read(item: tuple[Ranges, I64, Window]) -> tuple[MarkedBlocks, Window]:
             some, blocks, frames = item

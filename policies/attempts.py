@@ -2,7 +2,8 @@
 
 A failure is an attempt that ended with an error; a crash is one whose process was gone before it ended.
 Both are counted for each piece of work apart, so that a file which always kills its reader stops nothing
-else.
+else. A process that ends takes all its work with it, whichever of it was to blame; so the try that decides is
+made alone.
 """
 
 from __future__ import annotations
@@ -35,6 +36,15 @@ class AttemptVerdict:
 
     quarantined: bool
     wait: timedelta
+
+
+def must_be_alone(crashes: int) -> bool:
+    """Tell whether work is to be tried with nothing beside it in its process: one more crash sets it aside.
+
+    Args:
+        crashes: attempts of it that never ended.
+    """
+    return crashes >= CRASH_LIMIT - 1
 
 
 def judge_attempts(failures: int, crashes: int, *, may_pass: bool = False) -> AttemptVerdict:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from policies.attempts import AttemptVerdict, judge_attempts
+from policies.attempts import CRASH_LIMIT, FIRST_WAIT, AttemptVerdict, judge_attempts, must_be_alone
 from storage.catalog.holders import Holder
 from storage.catalog.leases import is_alive
 from storage.catalog.models import Attempt, WorkKind
@@ -97,6 +97,9 @@ def begin_attempt(session: Session, work: Work, moment: Moment) -> Admitted:
     if dropped_by is not None:
         return Admitted(Admission.DROPPED, reason=f"{dropped_by} said that it is not to be done")
     row = _row_of(session, work)
+    held_back = (_why_not(row, moment) if row is not None else None) or _beside(session, row, moment)
+    if held_back is not None:
+        return held_back
     if row is None:
         row = Attempt(
             kind=work.kind,
@@ -110,9 +113,6 @@ def begin_attempt(session: Session, work: Work, moment: Moment) -> Admitted:
             title=work.title or work.subject,
         )
         session.add(row)
-    held_back = _why_not(row, moment)
-    if held_back is not None:
-        return held_back
     row.holder = str(moment.holder)
     row.expires_at = moment.machine_now + moment.lease_time
     row.started_at = moment.now
@@ -150,6 +150,25 @@ def _why_not(row: Attempt, moment: Moment) -> Admitted | None:
     if row.retry_at is not None and row.retry_at > moment.now:
         return Admitted(Admission.WAITING, reason=row.reason or "", retry_at=row.retry_at, newly=newly)
     return None
+
+
+def _beside(session: Session, row: Attempt | None, moment: Moment) -> Admitted | None:
+    """Keep work that may end its process apart from all else in it, so that nothing innocent is blamed with it."""
+    is_suspect = row is not None and must_be_alone(row.crashes)
+    query = select(Attempt.title).where(Attempt.holder == str(moment.holder))
+    if row is not None:
+        query = query.where(Attempt.id != row.id)
+    if not is_suspect:
+        query = query.where(Attempt.crashes >= CRASH_LIMIT - 1)
+    title = session.scalar(query.limit(1))
+    if title is None:
+        return None
+    reason = (
+        f"its worker ended {row.crashes} times: it is tried alone, once {title} is done"
+        if row is not None and is_suspect
+        else f"waits for {title}, which is tried alone: its worker ended more than once"
+    )
+    return Admitted(Admission.WAITING, reason=reason, retry_at=moment.now + FIRST_WAIT)
 
 
 def fail_attempt(

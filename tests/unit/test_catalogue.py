@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from policies.errors import BusyError, CatalogError, ConfigurationError
 from policies.points import Point, PointId, Span
@@ -385,6 +386,40 @@ def test_crashes_are_counted_by_the_next_beginning(catalog: Catalog):
     assert (ended.admission, ended.newly) == (Admission.QUARANTINED, True)
     with catalog.write() as session:
         assert not begin_attempt(session, WORK, moment(after=MINUTE)).newly
+
+
+def test_nothing_innocent_is_set_aside_with_what_ends_its_worker(catalog: Catalog):
+    """Poison, and long work beside it, are begun together in worker after worker; each time both are cut off."""
+    innocent = dataclasses.replace(WORK, kind=WorkKind.CONSOLIDATE, subject="all of March", title="March")
+    workers = [dataclasses.replace(ME, pid=10_000 + number) for number in range(5)]
+    gone = [dataclasses.replace(worker, started_ticks=1) for worker in workers]
+    now = timedelta(0)
+    for holder in gone[:2]:
+        with catalog.write() as session:
+            for work in (WORK, innocent):
+                assert begin_attempt(session, work, moment(holder, after=now)).admission is Admission.BEGUN
+    with catalog.write() as session:
+        for work in (WORK, innocent):
+            assert begin_attempt(session, work, moment(gone[2])).admission is Admission.WAITING
+    now = MINUTE
+    with catalog.write() as session:
+        alone = begin_attempt(session, innocent, moment(ME, after=now))
+        assert alone.admission is Admission.BEGUN
+        poison = begin_attempt(session, WORK, moment(ME, after=now))
+        assert poison.admission is Admission.WAITING
+        assert poison.reason == "its worker ended 2 times: it is tried alone, once March is done"
+        assert poison.retry_at is not None
+        other = dataclasses.replace(WORK, subject="another")
+        beside = begin_attempt(session, other, moment(ME, after=now))
+        assert (beside.admission, "March, which is tried alone" in beside.reason) == (Admission.WAITING, True)
+        assert begin_attempt(session, other, moment(ELSEWHERE, after=now)).admission is Admission.BEGUN
+        assert end_attempt(session, alone.attempt_id, ME)
+        assert session.scalars(select(Attempt.subject)).all() == [WORK.subject, "another"]
+    with catalog.write() as session:
+        assert begin_attempt(session, WORK, moment(gone[3], after=now)).admission is Admission.BEGUN
+    with catalog.write() as session:
+        assert begin_attempt(session, innocent, moment(ME, after=now)).admission is Admission.BEGUN
+        assert begin_attempt(session, WORK, moment(ME, after=now)).admission is Admission.QUARANTINED
 
 
 def test_a_pause_is_neither_failure_nor_crash(catalog: Catalog):

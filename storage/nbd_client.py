@@ -22,7 +22,7 @@ from storage import nbd_wire as wire
 from storage.nbd_handshake import NbdTerms, agree
 from storage.nbd_stream import NbdStream
 from storage.nbd_uri import NbdUri
-from storage.nbd_wire import ChunkType, Command
+from storage.nbd_wire import ChunkType, Command, CommandFlag
 
 Extents = npt.NDArray[np.uint32]
 """uint32, shape (extents, 2): size of each in bytes, and its flags."""
@@ -144,9 +144,14 @@ class NbdClient:
             for request in requests:
                 self._cookie += 1
                 self._open[self._cookie] = request
-                head = (wire.REQUEST_MAGIC, 0, command, self._cookie, request.offset, request.size)
+                flags = CommandFlag.DF if command is Command.READ and self._in_one(request) else 0
+                head = (wire.REQUEST_MAGIC, flags, command, self._cookie, request.offset, request.size)
                 heads.append(wire.REQUEST.pack(*head))
             self._stream.send(b"".join(heads))
+
+    def _in_one(self, request: _Request) -> bool:
+        """Tell whether a read is so short that a server has more to do with looking for holes than with sending."""
+        return self.terms.whole_reads and request.size <= wire.DF_BYTES
 
     def _wait(self, requests: Sequence[_Request]) -> None:
         for request in requests:

@@ -32,6 +32,7 @@ class NbdTerms:
         size_bytes: size of the export.
         read_only: whether nobody can write through this export.
         structured: whether replies come in chunks.
+        whole_reads: whether a short read may be asked for in one chunk.
         contexts: numbers of the meta contexts that were asked for and exist, by name.
         request_bytes: the most that may be read at once; a power of two.
     """
@@ -39,6 +40,7 @@ class NbdTerms:
     size_bytes: int
     read_only: bool
     structured: bool
+    whole_reads: bool
     contexts: Mapping[bytes, int]
     request_bytes: int
 
@@ -99,7 +101,14 @@ def _terms(
             request_bytes = min(request_bytes, 1 << (most.bit_length() - 1))
     if size is None or size > _SIZE_MAX:
         raise stream.failed("the NBD server gives the export no size" if size is None else "is too large")
-    return NbdTerms(size, bool(flags & TransmissionFlag.READ_ONLY), structured, dict(found), request_bytes)
+    return NbdTerms(
+        size,
+        bool(flags & TransmissionFlag.READ_ONLY),
+        structured,
+        structured and bool(flags & TransmissionFlag.SEND_DF),
+        dict(found),
+        request_bytes,
+    )
 
 
 def _ask(stream: NbdStream, option: Option, content: bytes) -> list[tuple[int, bytes]] | None:

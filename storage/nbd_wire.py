@@ -108,6 +108,10 @@ class Info(IntEnum):
     BLOCK_SIZE = 3
 
 
+DF_BYTES: Final = 65_536
+"""Up to so many bytes, every server that offers DF answers a read in one chunk."""
+
+
 class TransmissionFlag(IntFlag):
     """What an export can do."""
 

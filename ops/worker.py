@@ -23,6 +23,7 @@ from actors.registry import build_actors
 from actors.throttle import Throttle
 from actors.trying import Pulse
 from ops.clock import machine_now, parse_clock
+from ops.forgetting import Forgetting
 from ops.logs import set_up_logging
 from ops.observe.pulse import WORKER, beat
 from ops.settings import Settings
@@ -56,11 +57,13 @@ def main() -> None:
     pulse = Pulse(context)
     pulse.start()
     worker.start()
+    forgetting = Forgetting(catalog, context.clock)
     beat(settings.state_dir, WORKER)
     _log.info("ready")
     while signal.sigtimedwait(asked, _BEAT_S) is None:
         if pulse.is_alive() and all(thread.is_alive() for thread in worker.workers):
             beat(settings.state_dir, WORKER)
+        forgetting.tick()
     worker.stop(timeout=int(settings.stop_s * 1000))
     pulse.end()
     catalog.close()

@@ -262,13 +262,16 @@ class LedgerState:
         """Return what still matters, in a fixed order.
 
         Args:
-            now: calendar time; what has been over for `KEPT_FOR` is left out.
+            now: calendar time; what has been over for `KEPT_FOR` is left out, unless it says that what covered a
+                removed image is itself covered, and the tombstone of that image is kept.
         """
-        deleted = {one.root for one in self.of(TombstoneEntry) if one.state == "deleted" and not one.lifted}
+        stones = self.of(TombstoneEntry)
+        deleted = {one.root for one in stones if one.state == "deleted" and not one.lifted}
+        leant_on = _leant_on(stones, now)
         return [
             entry
             for _, entry in sorted(self._known.items())
-            if (entry.over_since is None or now - entry.over_since < KEPT_FOR)
+            if (not _is_over(entry, now) or (isinstance(entry, TombstoneEntry) and entry.token in leant_on))
             and not (isinstance(entry, SeenEntry) and entry.root in deleted)
         ]
 
@@ -317,6 +320,29 @@ def unpack_entry(packed: object) -> Entry:
             raise FormatError(f"a line of the ledger has no good {field.name!r}") from None
     make: Callable[..., Entry] = kind
     return make(**values)
+
+
+def _is_over(entry: Entry, now: datetime) -> bool:
+    return entry.over_since is not None and now - entry.over_since >= KEPT_FOR
+
+
+def _leant_on(stones: Iterable[TombstoneEntry], now: datetime) -> set[str]:
+    """Tell which tombstones that are over lead on to what covers an image whose tombstone is kept, by their tokens."""
+    over: dict[str, list[TombstoneEntry]] = {}
+    kept = []
+    for stone in stones:
+        if not _is_over(stone, now):
+            kept.append(stone)
+        elif stone.state == "deleted":
+            over.setdefault(stone.name, []).append(stone)
+    found = set()
+    while kept:
+        stone = kept.pop()
+        if stone.state != "brought_back":
+            more = over.pop(stone.covered_by, [])
+            found |= {one.token for one in more}
+            kept += more
+    return found
 
 
 def _first(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from storage.catalog.models import DaySummary, Event, EventKind
 
 Facts = dict[str, str | int | float | None]
 
+EVENTS_KEPT_FOR: Final = timedelta(days=400)
+"""An event is forgotten after so long; how many there were of its kind on its day stays known."""
+
 EVENTS_MAX: Final = 1_000_000
 """So many events are kept at most: some hundreds of megabytes."""
 
-PRUNED_AT_ONCE: Final = 2_000
+PRUNED_AT_ONCE: Final = 500
 """So many events are forgotten in one transaction at most."""
 
 
@@ -99,13 +102,11 @@ def prune_events(
         limit: so many at once at most, so that the transaction stays short.
 
     Returns:
-        How many were forgotten; call again while that is `limit`.
+        How many were forgotten; call again until that is none.
 
     Crash: nothing happened, or each event is either there or counted.
     """
-    newest = session.scalar(select(func.max(Event.id))) or 0
-    old = or_(Event.at < before, Event.id <= newest - kept_max)
-    events = list(session.scalars(select(Event).where(old).order_by(Event.id).limit(limit)))
+    events = _to_forget(session, before, kept_max, limit)
     counts: dict[tuple[date, int, EventKind], tuple[int, int]] = {}
     for event in events:
         key = (event.at.date(), event.folder_id or 0, event.kind)
@@ -125,6 +126,20 @@ def prune_events(
     for begin in range(0, len(ids), 500):
         session.execute(delete(Event).where(Event.id.in_(ids[begin : begin + 500])))
     return len(ids)
+
+
+def _to_forget(session: Session, before: datetime, kept_max: int, limit: int) -> list[Event]:
+    """Find what is to be forgotten by two indexes, so that nothing is read where nothing is old; lock it."""
+    newest = session.scalar(select(func.max(Event.id))) or 0
+    by_age = select(Event).where(Event.at < before).order_by(Event.at)
+    by_count = select(Event).where(Event.id <= newest - kept_max).order_by(Event.id)
+    found: dict[int, Event] = {}
+    for query in (by_age, by_count):
+        free = query.limit(limit).with_for_update(
+            skip_locked=True
+        )  # what another one forgets is counted once
+        found |= {event.id: event for event in session.scalars(free)}
+    return list(found.values())[:limit]
 
 
 def day_summaries(session: Session, first: date, last: date) -> list[DaySummary]:

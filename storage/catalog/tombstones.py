@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from policies.retention import PlannedRetirement
 from storage.catalog.chains import make_due
@@ -28,6 +28,9 @@ from storage.ledger_entries import KEPT_FOR, TombstoneEntry
 
 GRACE: Final = timedelta(hours=24)
 """What was retired can be brought back for so long, unless its room is needed."""
+
+PRUNED_AT_ONCE: Final = 500
+"""So many tombstones are forgotten in one transaction at most."""
 
 _OUT: Final = (
     TombstoneState.RETIRING,
@@ -292,14 +295,38 @@ def tombstones_named(session: Session, folder_id: int, name: str) -> list[Tombst
     return list(session.scalars(query.order_by(Tombstone.id.desc())))
 
 
-def prune_tombstones(session: Session, now: datetime) -> None:
-    """Forget what was deleted, or brought back, so long ago that nobody asks any more."""
-    session.execute(
-        delete(Tombstone).where(
-            Tombstone.state.in_((TombstoneState.DELETED, TombstoneState.BROUGHT_BACK)),
-            Tombstone.deleted_at <= now - KEPT_FOR,
-        )
+def tombstones_over(session: Session, now: datetime, *, limit: int = PRUNED_AT_ONCE) -> list[int]:
+    """Return tombstones that may be forgotten: of images deleted, or brought back, `KEPT_FOR` ago.
+
+    One stays as long as another is kept that it covers: else an image that lies in `Incrementals/` could come back as
+    new once the daily that held it has been gone for long, though the weekly that holds both is there.
+
+    Args:
+        session: any session; best one that only reads, for all tombstones may have to be looked at.
+        now: calendar time.
+        limit: at most so many.
+    """
+    other = aliased(Tombstone)
+    leant_on = select(other.folder_id, other.covered_by).where(
+        other.state.in_(_OUT), other.covered_by != other.name
     )
+    is_leant_on = tuple_(Tombstone.folder_id, Tombstone.name).in_(leant_on)
+    is_over = or_(
+        Tombstone.state == TombstoneState.BROUGHT_BACK,
+        (Tombstone.state == TombstoneState.DELETED) & ~is_leant_on,
+    )
+    query = select(Tombstone.id).where(is_over, Tombstone.deleted_at <= now - KEPT_FOR)
+    return list(session.scalars(query.order_by(Tombstone.id).limit(limit)))
+
+
+def prune_tombstones(session: Session, stone_ids: Sequence[int]) -> None:
+    """Forget tombstones that are over.
+
+    Args:
+        session: of a write transaction.
+        stone_ids: what `tombstones_over` gave, in whatever transaction: what is over stays so.
+    """
+    session.execute(delete(Tombstone).where(Tombstone.id.in_(stone_ids)))
 
 
 def marks_of(stone: Tombstone) -> tuple[FileMark, ...]:

@@ -264,6 +264,20 @@ def test_it_is_written_anew_without_what_is_over(folder: Path, monkeypatch: pyte
     assert max(sizes) < 4 * size
 
 
+def test_what_leads_on_from_a_file_that_lies_somewhere_is_kept():
+    weekly = "A-b001-i020-cw.spi"
+    daily = stone(2, name="A-b001-i009-cd.spi", covered_by=weekly, state="deleted", deleted_at=NOON)
+    further = stone(3, name=weekly, covered_by="A-b001-i030-cm.spi", state="deleted", deleted_at=NOON)
+    other = stone(4, state="deleted", deleted_at=NOON)
+    late = NOON + KEPT_FOR
+    moved = stone(1, state="moved")
+    assert state(moved, daily, further, other).worth_keeping(late) == [moved, daily, further]
+    back = stone(1, state="brought_back", deleted_at=late)
+    assert state(back, daily, further, other).worth_keeping(late) == [back]
+    circle = stone(5, name=weekly, covered_by="A-b001-i009-cd.spi", state="deleted", deleted_at=NOON)
+    assert state(daily, circle).worth_keeping(late) == []
+
+
 def test_many_writers_lose_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ledger, "_SMALL_BYTES", 3_000)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from sqlalchemy.orm import Session
 
+from policies.names import Tier
+from policies.retention import PlannedRetirement
 from storage.catalog import Catalog, Chain, Image, ImageState, Tombstone, TombstoneState
 from storage.catalog.first_sights import first_seen_before, settle_first_sight
 from storage.catalog.images import FileStamp, images_in_folder, new_image
@@ -27,6 +30,7 @@ from storage.catalog.tombstones import (
     retiring_tombstones,
     tombstone_of,
     tombstones_named,
+    tombstones_over,
 )
 from storage.ledger_entries import KEPT_FOR, LedgerState, TombstoneEntry
 from tests.unit.shelf import DAILY, DAY, MINUTE, NOON, incremental, lease, put_chain, removal, root_of
@@ -81,9 +85,37 @@ def test_the_way_of_a_removal(catalog: Catalog):
     [entry] = told.of(TombstoneEntry)
     assert (entry.state, entry.deleted_at) == ("deleted", LATER + GRACE)
     with catalog.write() as session:
-        prune_tombstones(session, LATER + GRACE + KEPT_FOR)
+        assert tombstones_over(session, LATER + GRACE + KEPT_FOR - MINUTE) == []
+        prune_tombstones(session, tombstones_over(session, LATER + GRACE + KEPT_FOR))
     with catalog.read() as session:
         assert tombstones_named(session, folder_id, incremental(1)) == []
+
+
+def test_a_tombstone_stays_while_another_leans_on_it(catalog: Catalog):
+    folder_id, chain_id = put_chain(catalog)
+    [stone_id] = retire(catalog, chain_id, removal(1, to_incrementals=True))
+    weekly = "A-b001-i005-cw.spi"
+    planned = PlannedRetirement(DAILY, Tier.DAILY, weekly, False, "rolled up, and old")
+    [daily_id] = retire(catalog, chain_id, Removal(planned, root_of(DAILY), ()))
+    with catalog.write() as session:
+        put_image(session, folder_id, weekly)
+        for one in (stone_id, daily_id):
+            assert record_moved(session, one, now=LATER) is not None
+        assert record_deleted(session, daily_id, now=LATER) is not None
+    late = LATER + 10 * KEPT_FOR
+    with catalog.read() as session:
+        assert tombstones_over(session, late) == []
+        found = tombstone_of(session, folder_id, root_of(incremental(1)))
+        assert found is not None  # whoever copies it out of Incrementals/ gets no new image
+    with catalog.write() as session:
+        assert record_brought_back(session, stone_id, now=LATER) is not None
+        assert tombstones_over(session, late) == [stone_id, daily_id]
+        assert tombstones_over(session, late, limit=1) == [stone_id]
+
+
+def put_image(session: Session, folder_id: int, name: str) -> None:
+    image = new_image(session, folder_id, FileStamp(name, 10, 20), NOON, NOON)
+    image.state = ImageState.GOOD
 
 
 def test_what_was_verified_is_what_is_removed(catalog: Catalog):

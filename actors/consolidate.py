@@ -17,7 +17,7 @@ from actors.context import AgentContext
 from actors.hints import Hints
 from actors.listing import stamp_image
 from actors.taking_in import take_in
-from actors.trying import trying
+from actors.trying import beginning, trying
 from policies.errors import FormatError, StorageError
 from policies.lifecycle import PlannedConsolidation
 from policies.names import parse_image_name
@@ -99,7 +99,8 @@ def _begin(
 ) -> _Task | Blocked | None:
     """Record that it begins; None if the chain changed since it was planned."""
     folder, chain = view.folder, view.chain
-    with context.catalog.write() as session:
+    begun: list[int] = []
+    with beginning(context, begun) as session:
         if check_fence(session, chain.id, fence).revision != chain.revision:
             return None
         work = Work(
@@ -111,6 +112,7 @@ def _begin(
         )
         admitted = begin_attempt(session, work, context.moment())
         if admitted.admission is Admission.BEGUN:
+            begun.append(admitted.attempt_id)
             lift_tombstones(session, folder.id, planned.name)
             return _Task(view, planned, admitted.attempt_id, fence)
         if admitted.newly:

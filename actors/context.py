@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.orm import Session
 
+from actors.outage import Outage
 from actors.throttle import Throttle
 from storage.catalog.attempts import Moment
 from storage.catalog.database import Catalog
@@ -65,6 +66,7 @@ class AgentContext:
         stopping: set when the worker is asked to stop.
         throttle: keeps this process within its share of the processors.
         answered: called whenever the folder that is worked in has answered.
+        outage: what is known of the catalogue's absence.
     """
 
     catalog: Catalog
@@ -76,6 +78,7 @@ class AgentContext:
     stopping: threading.Event = field(default_factory=threading.Event)
     throttle: Throttle = field(default_factory=Throttle)
     answered: Callable[[], None] = field(default=_nobody_asks)
+    outage: Outage = field(default_factory=Outage)
 
     def moment(self) -> Moment:
         """Read both clocks."""

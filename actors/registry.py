@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import dramatiq
+import structlog
 
-from actors.context import AgentContext
+from actors.context import AgentContext, StopRequested
 from actors.hints import CONSOLIDATE, RECONCILE, REVERIFY, VERIFY, Hints, Job
+from actors.outage import AGAIN_S
+from policies.errors import BusyError, CatalogAwayError
+
+_log = structlog.get_logger("worker")
 
 Run = Callable[[AgentContext, Hints, int], None]
 """A job: surroundings, where to say what is next, and the id of what it is about."""
@@ -39,9 +45,28 @@ def build_actors(broker: dramatiq.Broker, context: AgentContext) -> Hints:
     return hints
 
 
+def _perform(context: AgentContext, run: Callable[[], None]) -> None:
+    """Run a job; a catalogue that is away is waited for, and a chain that another worker took over is left to it."""
+    while not context.stopping.is_set():
+        begun_s = time.monotonic()
+        try:
+            run()
+        except CatalogAwayError as error:
+            context.outage.begin(error)
+            context.stopping.wait(AGAIN_S)
+        except BusyError as error:
+            _log.info("left to another worker", reason=error.reason)
+            return
+        except StopRequested:
+            return  # the folder did not answer just then; the next start goes on
+        else:
+            context.outage.end(begun_s)
+            return
+
+
 def _register(broker: dramatiq.Broker, job: Job, run: Run, context: AgentContext, hints: Hints) -> None:
     def perform(subject_id: int) -> None:
-        run(context, hints, subject_id)
+        _perform(context, lambda: run(context, hints, subject_id))
 
     dramatiq.actor(
         broker=broker,

@@ -22,7 +22,7 @@ from actors.chain_view import ChainView
 from actors.consolidate import Blocked, doubt
 from actors.context import AgentContext
 from actors.hints import Hints
-from actors.trying import trying
+from actors.trying import beginning, trying
 from policies.errors import FormatError, StorageError
 from policies.lifecycle import PlannedRetirement
 from storage.catalog.attempts import Admission, Work, begin_attempt, end_attempt
@@ -194,9 +194,12 @@ def _attempt(
         folder_id=folder.id,
         title=f"{stone.name} in {folder.path}",
     )
-    with context.catalog.write() as session:
+    begun: list[int] = []
+    with beginning(context, begun) as session:
         check_fence(session, view.chain.id, fence)
         admitted = begin_attempt(session, work, context.moment())
+        if admitted.admission is Admission.BEGUN:
+            begun.append(admitted.attempt_id)
         if admitted.admission is not Admission.BEGUN and admitted.newly:
             kind_of_event = (
                 EventKind.QUARANTINED if admitted.admission is Admission.QUARANTINED else EventKind.FAILED

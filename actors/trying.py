@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from actors.context import AgentContext, StopRequested
-from policies.errors import CatalogError, RollforwardError
+from actors.outage import AGAIN_S
+from policies.errors import CatalogAwayError, CatalogError, RollforwardError
 from storage.catalog.agents import agent_policy
 from storage.catalog.attempts import fail_attempt, pause_attempt
 from storage.catalog.leases import give_lease_back, renew_all, take_lease
@@ -20,8 +22,8 @@ from storage.catalog.models import EventKind
 
 _log = structlog.get_logger("agent")
 
-_AGAIN_S: Final = 1.0
-"""What the catalogue does not take is tried again after so long."""
+_SAY_AGAIN_S: Final = 60.0
+"""That the catalogue does not take something is said again after so long."""
 
 
 @dataclass(slots=True)
@@ -95,14 +97,52 @@ def persist(context: AgentContext, record: Callable[[Session], None]) -> None:
 
     Crash: what was held is free as soon as this process is seen to be gone.
     """
+    said_at: float | None = None
     while True:
+        begun_s = time.monotonic()
         try:
             with context.catalog.write() as session:
-                return record(session)
+                record(session)
         except CatalogError as error:
-            _log.warning("the end of work is not recorded yet", reason=str(error))
-            if context.stopping.wait(_AGAIN_S):
-                return None
+            if isinstance(error, CatalogAwayError):
+                context.outage.begin(error)
+            elif said_at is None or begun_s - said_at > _SAY_AGAIN_S:
+                said_at = begun_s
+                _log.warning("the end of work is not recorded yet", reason=str(error))
+            if context.stopping.wait(AGAIN_S):
+                return
+        else:
+            context.outage.end(begun_s)
+            return
+
+
+@contextmanager
+def beginning(context: AgentContext, attempt_ids: list[int]) -> Iterator[Session]:
+    """Give a write transaction in which attempts are begun.
+
+    When the catalogue's server goes just then, nobody can tell whether they were: they are let go of as soon as it is
+    back. Else they would be renewed for as long as this process lives, and nobody would be at them.
+
+    Args:
+        context: surroundings.
+        attempt_ids: those that were begun are added to it.
+
+    Raises:
+        CatalogError: the catalogue cannot be used.
+    """
+    try:
+        with context.catalog.write() as session:
+            yield session
+    except CatalogAwayError as error:
+        context.outage.begin(error)
+        if attempt_ids:
+            persist(context, lambda session: _pause(context, session, attempt_ids))
+        raise
+
+
+def _pause(context: AgentContext, session: Session, attempt_ids: list[int]) -> None:
+    for attempt_id in attempt_ids:
+        pause_attempt(session, attempt_id, context.holder)
 
 
 @contextmanager
@@ -118,14 +158,22 @@ def holding_chain(context: AgentContext, chain_id: int) -> Iterator[int | None]:
 
     Crash: the lease ends when its holder is seen to be gone.
     """
-    with context.catalog.write() as session:
-        fence = take_lease(
-            session,
-            chain_id,
-            context.holder,
-            machine_now=context.machine_clock(),
-            lease_time=context.pace.lease_time,
-        )
+    fence = None
+    try:
+        with context.catalog.write() as session:
+            fence = take_lease(
+                session,
+                chain_id,
+                context.holder,
+                machine_now=context.machine_clock(),
+                lease_time=context.pace.lease_time,
+            )
+    except CatalogAwayError as error:
+        context.outage.begin(error)
+        if fence is not None:
+            taken = fence  # perhaps: it is not known whether the transaction ended
+            persist(context, lambda session: give_lease_back(session, chain_id, taken, context.holder))
+        raise
     try:
         yield fence
     finally:
@@ -149,18 +197,24 @@ class Pulse(threading.Thread):
     def run(self) -> None:
         """Renew at a third of the lease time until ended."""
         lease_time = self._context.pace.lease_time
+        outage = self._context.outage
         while True:
+            begun_s = time.monotonic()
             try:
                 with self._context.catalog.write() as session:
                     expires_at = self._context.machine_clock() + lease_time
                     renew_all(session, self._context.holder, expires_at=expires_at)
                     self._context.throttle.set_percent(agent_policy(session).performance.cpu_percent)
+                outage.end(begun_s)
+            except CatalogAwayError as error:
+                outage.begin(error)
             except RollforwardError as error:
                 _log.warning("leases not renewed, or settings not read", reason=str(error))
-            if self._ended.wait(lease_time.total_seconds() / 3):
+            pause_s = lease_time.total_seconds() / 3
+            if self._ended.wait(min(pause_s, AGAIN_S) if outage.lasts else pause_s):
                 return
 
     def end(self) -> None:
-        """Stop renewing."""
+        """Stop renewing; a catalogue that does not answer is not waited for."""
         self._ended.set()
-        self.join()
+        self.join(AGAIN_S)

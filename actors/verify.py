@@ -17,7 +17,7 @@ from actors.hints import Hints
 from actors.listing import stamp_image
 from actors.patience import Beat, patiently
 from actors.subjects import verification_of
-from actors.trying import persist, trying
+from actors.trying import beginning, persist, trying
 from actors.unproven import note_assumed_way, note_unproven
 from policies.landing import has_landed
 from policies.names import parse_image_name
@@ -94,8 +94,10 @@ def verify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
         image = session.get(Image, image_id)
         if image is None or image.state not in _TO_VERIFY:
             return
-    with context.catalog.write() as session:
+    begun: list[int] = []
+    with beginning(context, begun) as session:
         tasks = _begin(context, session, image_id)
+        begun.extend(task.attempt_id for task in tasks)
     _verify(context, hints, tasks)
 
 
@@ -119,8 +121,10 @@ def reverify_image(context: AgentContext, hints: Hints, image_id: int) -> None:
         image = session.get(Image, image_id)
         if image is None or not _is_due_again(image) or _new_ones_wait(context, session, image):
             return
-    with context.catalog.write() as session:
+    begun: list[int] = []
+    with beginning(context, begun) as session:
         task = _begin_again(context, session, image_id)
+        begun.extend([] if task is None else [task.attempt_id])
     _verify(context, hints, [] if task is None else [task])
 
 

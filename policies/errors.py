@@ -18,6 +18,7 @@
     ├── BusyError                 somebody else is at it                                  exit 8
     │   └── OwnershipError            another agent looks after the folder
     ├── CatalogError              the catalogue is unusable                               exit 9
+    │   └── CatalogAwayError          its server does not answer
     ├── PasswordError             a password is missing or wrong                          exit 10
     ├── DeliveryError             a notice could not be handed over                       exit 11
     └── QueueError                the queues cannot be reached                            exit 12
@@ -68,8 +69,13 @@ class RollforwardError(Exception):
     def reason(self) -> str:
         """What is wrong, what was expected and at which byte, on one line; the path and the hint stay apart."""
         text = self.message
-        if self.expected is not None or self.actual is not None:
-            text += f" (expected {self.expected}, found {self.actual})"
+        known = [
+            f"{word} {value}"
+            for word, value in (("expected", self.expected), ("found", self.actual))
+            if value is not None
+        ]
+        if known:
+            text += f" ({', '.join(known)})"
         if self.offset is not None:
             text += f" at byte {self.offset:,}"
         return text
@@ -166,6 +172,10 @@ class CatalogError(RollforwardError):
 
     exit_code = 9
     retryable = True
+
+
+class CatalogAwayError(CatalogError):
+    """The catalogue's server does not answer; whether a transaction that was to end just then did is not known."""
 
 
 class PasswordError(RollforwardError):

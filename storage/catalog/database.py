@@ -11,11 +11,12 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from policies.errors import CatalogError, ConfigurationError
+from policies.errors import CatalogAwayError, CatalogError, ConfigurationError
 from storage.catalog.models import SCHEMA_REVISION
 
 BUSY_TIMEOUT_MS: Final = 15_000
@@ -25,6 +26,20 @@ MIGRATIONS: Final = Path(__file__).with_name("migrations")
 """Where the steps from one layout to the next are kept."""
 
 _WRITES: Final = {"catalogue_writes": True}
+_SILENT_SERVER: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+"""A PostgreSQL server that is cut off without a word is given up after half a minute, not after hours: seconds, and
+milliseconds for the last. *Source:* PostgreSQL's manual, libpq, parameter key words."""
+_IDLE_MS_MAX: Final = 60_000
+"""A transaction that stands still for so long is undone by the server, so that others get what it locked."""
+_AWAY: Final = ("08", "53", "57P")
+"""Beginnings of SQLSTATE that say so: connection exception, insufficient resources, operator intervention. *Source:*
+PostgreSQL's manual, appendix A."""
 _PREPARING: Final = 0x726F6C6C
 """Number of the lock that keeps two agents from preparing a PostgreSQL catalogue at once."""
 _NEWER: Final = (
@@ -85,7 +100,10 @@ class Catalog:
             self._writing,  # our own threads are woken here; SQLite would nap and look again
             Session(self._engine, expire_on_commit=False) as session,
         ):
-            session.connection(execution_options=_WRITES)
+            try:
+                session.connection(execution_options=_WRITES)
+            except SQLAlchemyError as error:
+                raise _catalog_error(self.url, error) from error
             yield from _guarded(session, self.url)
             try:
                 session.commit()
@@ -161,7 +179,18 @@ def _catalog_error(url: str, error: SQLAlchemyError) -> CatalogError:
     if isinstance(error, IntegrityError):
         return CatalogError("two workers recorded the same thing at once; it is looked at again", path=shown)
     cause = getattr(error, "orig", None) or error
-    return CatalogError(f"the catalogue cannot be used: {cause}", path=shown)
+    words = " ".join(str(cause).split())
+    if _is_away(url, error):
+        return CatalogAwayError(f"the catalogue's server does not answer: {words}", path=shown)
+    return CatalogError(f"the catalogue cannot be used: {words}", path=shown)
+
+
+def _is_away(url: str, error: SQLAlchemyError) -> bool:
+    """Tell whether a PostgreSQL server is not there, or was not there for long enough."""
+    if make_url(url).get_backend_name() != "postgresql" or not isinstance(error, OperationalError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)  # none where the server had no chance to say one
+    return state is None or state.startswith(_AWAY)
 
 
 def _make_engine(url: str) -> Engine:
@@ -172,7 +201,12 @@ def _make_engine(url: str) -> Engine:
             raise ConfigurationError(
                 "the catalogue is kept in SQLite or PostgreSQL", expected="sqlite or postgresql", actual=kind
             )
-        engine = create_engine(parsed, pool_pre_ping=kind == "postgresql")
+        if kind == "postgresql":
+            chosen = {name: value for name, value in _SILENT_SERVER.items() if name not in parsed.query}
+            engine = create_engine(parsed, pool_pre_ping=True, connect_args=chosen)
+            event.listen(engine, "connect", _set_up_postgresql)
+        else:
+            engine = create_engine(parsed)
     except ArgumentError as error:
         raise ConfigurationError(
             f"not a database URL: {error}", hint="Example: sqlite:////var/lib/c.db"
@@ -196,6 +230,13 @@ def _set_up_sqlite(connection: SqliteConnection, _entry: ConnectionPoolEntry) ->
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _set_up_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS_MAX}")
+    cursor.close()
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

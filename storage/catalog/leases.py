@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from policies.errors import BusyError, CatalogError
@@ -76,17 +76,37 @@ def check_fence(session: Session, chain_id: int, fence: int) -> Chain:
     return chain
 
 
-def give_lease_back(session: Session, chain_id: int, fence: int) -> None:
-    """End a lease, if it is still the one that was taken."""
+def give_lease_back(session: Session, chain_id: int, fence: int, holder: Holder | None = None) -> None:
+    """End a lease, if it is still the one that was taken.
+
+    Args:
+        session: of a write transaction.
+        chain_id: the chain.
+        fence: the token that `take_lease` gave.
+        holder: who took it, where it is not sure that it was taken: the token may be another's then.
+    """
     lease = session.get(Lease, chain_id)
-    if lease is not None and lease.fence == fence:
-        session.delete(lease)
+    if lease is None or lease.fence != fence or (holder is not None and lease.holder != str(holder)):
+        return
+    session.delete(lease)
 
 
 def renew_all(session: Session, holder: Holder, *, expires_at: datetime) -> None:
     """Say that a holder lives: move the end of all its leases, attempts and claims."""
     for table in (Lease, Attempt, StoredClaim):
         session.execute(update(table).where(table.holder == str(holder)).values(expires_at=expires_at))
+
+
+def let_go_of_all(session: Session, holder: Holder) -> None:
+    """Say that a holder ends unharmed: its leases and claims end, its attempts are neither failures nor crashes.
+
+    Args:
+        session: of a write transaction.
+        holder: who ends; its work must not go on.
+    """
+    for table in (Lease, StoredClaim):
+        session.execute(delete(table).where(table.holder == str(holder)))
+    session.execute(update(Attempt).where(Attempt.holder == str(holder)).values(holder=None, expires_at=None))
 
 
 def is_alive(holder: str, expires_at: datetime | None, machine_now: datetime) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from ops.path_type import FolderType
+
 
 @click.command(
     short_help="Run the agent: watch folders, verify what lands, roll up what is due.",
@@ -35,7 +37,7 @@ Environment:
     "folders",
     multiple=True,
     metavar="PATH",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FolderType(),
     help="Manage this folder from now on; it is remembered. May be given several times.",
 )
 @click.option(

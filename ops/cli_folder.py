@@ -9,8 +9,9 @@ import click
 
 from ops.catalogue_access import Desk, json_option, opened_desk, person, state_option
 from ops.folder_options import FolderWishes, folder_options
+from ops.path_type import FolderType
 
-_PATH = click.argument("path", metavar="FOLDER", type=click.Path(path_type=Path))
+_PATH = click.argument("path", metavar="FOLDER", type=FolderType())
 _CHANGES = json_option("Print one JSON object a change.")
 
 

@@ -142,9 +142,11 @@ def _placed(
 def _found(session: Session, held: str) -> list[StoredHold]:
     from ops.held_thing import named_image
     from policies.errors import ConfigurationError
+    from policies.names import parse_image_name
     from storage.catalog.holds import stored_holds
+    from storage.parts import first_part_of
 
-    if held.isascii() and held.isdecimal():
+    if parse_image_name(first_part_of(Path(held)).name) is None:
         found = [stored for stored in stored_holds(session) if str(stored.id) == held]
     else:
         image = named_image(session, Path(held))

@@ -47,10 +47,17 @@ def named_image(session: Session, path: Path) -> NamedImage:
     Raises:
         ConfigurationError: its folder is not managed, or that is no name of an image.
     """
-    folder = find_managed(session, path.parent)
     first = first_part_of(path).name
     if parse_image_name(first) is None:
-        raise ConfigurationError("is not named as an image is", path=str(path))
+        is_folder = path.is_dir()
+        raise ConfigurationError(
+            "is a folder, not an image" if is_folder else "is not named as an image is",
+            path=str(path),
+            hint="Name an image in it; `rollforward hold FOLDER --point N` keeps a point."
+            if is_folder
+            else None,
+        )
+    folder = find_managed(session, path.parent)
     return NamedImage(folder, first, images_in_folder(session, folder.id).get(first))
 
 

@@ -295,7 +295,7 @@ def find_managed(session: Session, path: Path) -> Folder:
     if folder is None:
         raise ConfigurationError(
             "is no managed folder",
-            path=str(path),
+            path=str(known_path(path)),
             hint="`rollforward folder list` shows those that are; `rollforward folder add` takes it up.",
         )
     return folder

@@ -9,7 +9,7 @@ import click
 
 from ops.observe.space import Space
 from ops.status import FolderStanding, Standing
-from ops.words import age_words, plain, size_words
+from ops.words import age_words, count_words, plain, size_words
 from policies.names import Tier
 from storage.catalog.models import ImageState
 from storage.catalog.status import Tally
@@ -137,9 +137,13 @@ def _agent_line(standing: Standing) -> str:
 def _totals_line(standing: Standing) -> str:
     total = standing.total
     there = sum(total.by_tier.values(), Tally())
-    tiers = [f"{total.by_tier[tier].images:,} {tier.value}" for tier in Tier if tier in total.by_tier]
-    images = f"{there.images:,} images, {size_words(there.stored_bytes)}"
-    return f"images   {images} in {standing.folders_in_all:,} folders" + (
+    tiers = [
+        f"{total.by_tier[tier].images:,} {'captured' if tier is Tier.INCREMENTAL else tier.value}"
+        for tier in Tier  # bases are counted with the incrementals: both are as they were captured
+        if tier in total.by_tier
+    ]
+    images = f"{count_words(there.images, 'image')}, {size_words(there.stored_bytes)}"
+    return f"images   {images} in {count_words(standing.folders_in_all, 'folder')}" + (
         f" ({', '.join(tiers)})" if tiers else ""
     )
 
@@ -153,7 +157,7 @@ def _work_line(standing: Standing) -> str:
     aside = sum(one.quarantined for one in standing.work.values())
     parts = [
         f"{unverified:,} to verify",
-        f"{standing.chains_due:,} chains due",
+        f"{count_words(standing.chains_due, 'chain')} due",
         f"{running:,} running",
         f"{again:,} to be tried again",
     ]
@@ -176,7 +180,7 @@ def _folder_lines(folder: FolderStanding, now: datetime) -> Iterator[str]:
     if folder.problem is not None:
         yield f"  {click.style(plain(folder.problem), fg='red')}"
     present = folder.present
-    facts = [f"{present.images:,} images", size_words(present.stored_bytes)]
+    facts = [count_words(present.images, "image"), size_words(present.stored_bytes)]
     for state in (ImageState.BAD, ImageState.MISSING):
         if state in folder.counts:
             facts.append(click.style(f"{folder.counts[state].images:,} {state.value}", fg="red"))

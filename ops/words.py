@@ -24,6 +24,16 @@ def age_words(age: timedelta) -> str:
     return f"{seconds // 86_400:,} days"
 
 
+def count_words(count: int, one: str) -> str:
+    """Say how many: "1 folder", "2,000 folders".
+
+    Args:
+        count: how many.
+        one: the word for one of them; more take an s.
+    """
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
 def moment_words(moment: datetime, zone: tzinfo) -> str:
     """Say a moment in a time zone: "2026-03-02 07:00 CET".
 

@@ -78,12 +78,13 @@ class SettingField:
         }[self.kind]
         return f"{words}, or {OFF}" if self.can_be_off else words
 
-    def parse(self, value: object, where: str) -> object:
+    def parse(self, value: object, where: str, *, allowed: str | None = None) -> object:
         """Read a plain value.
 
         Args:
             value: what a layer holds.
             where: which layer, for errors.
+            allowed: what may be written there, in words, if it is not what `allowed` says.
 
         Returns:
             What the setting becomes; None for off.
@@ -101,7 +102,7 @@ class SettingField:
             found = _READERS[self.kind](value)
         if found is None:
             raise ConfigurationError(
-                f"{self.key} cannot be {value!r}: it takes {self.allowed}",
+                f"{self.key} cannot be {value!r}: it takes {allowed or self.allowed}",
                 path=where,
                 hint=f"{self.key}: {self.meaning}.",
             )
@@ -122,7 +123,7 @@ class SettingField:
         """
         words = text.strip()
         if self.kind is SettingKind.SWITCH:
-            return self.parse(_YES.get(words.lower(), text), where)
+            return self.parse(_YES.get(words.lower(), text), where, allowed="on or off")
         if self.kind in (SettingKind.NUMBER, SettingKind.MONTH_END) and words.isascii() and words.isdecimal():
             return self.parse(int(words) if len(words) < 10 else text, where)
         return self.parse(words.lower(), where)

@@ -82,14 +82,20 @@ def test_what_a_folder_does_not_set_follows_the_agent(office):
         ),
         (["settings", "set", "retention.keep_dayly_days=3"], ["retention.keep_daily_days"]),
         (["settings", "set", "control.at=24:00"], ["control.at", "24:00", "00:00 to 23:59"]),
+        (["settings", "set", "control.enabled=maybe"], ["control.enabled", "'maybe'", "on or off"]),
         (["settings", "set", "reverify"], ["retention.keep_daily_days=30"]),
         (["settings", "reset", "nothing.at_all"], ["nothing.at_all"]),
         (["folder", "set", "FOLDER", "--sort-priority", "256"], ["sort_priority", "256", "0 to 255"]),
-        (["folder", "set", "FOLDER", "--time-zone", "Mars/Base"], ["Mars/Base", "Europe/Berlin"]),
+        (
+            ["folder", "set", "FOLDER", "--time-zone", "Mars/Base"],
+            ["zone (found Mars/Base)", "Europe/Berlin"],
+        ),
         (["folder", "set", "FOLDER", "control.at=01:00"], ["control.at"]),
         (["folder", "set", "/nowhere", "retention.keep_daily_days=3"], ["/nowhere", "folder add"]),
         (["folder", "add", "/nowhere/at all"], ["/nowhere/at all", "No such file"]),
         (["folder", "add", "/etc/passwd"], ["/etc/passwd", "not a folder"]),
+        (["folder", "add", ""], ["an empty path"]),
+        (["folder", "show", "elsewhere"], [f"{Path.cwd()}/elsewhere", "is no managed folder"]),
     ],
 )
 def test_errors_name_field_value_and_range(office, words, said):

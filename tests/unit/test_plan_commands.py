@@ -190,6 +190,9 @@ def test_a_held_file_stays_until_it_is_released(office, life):
     assert name in files(office.did("plan"), "retire")
     assert read_ledger(office.folder).state.holds == []
     assert office.do("release", str(held["hold"])).code == 2
+    assert "there is no hold 'letter'" in office.do("release", "letter").errors
+    for command in ("hold", "why"):
+        assert "is a folder, not an image" in office.do(command, office.folder).errors
 
 
 def test_a_hold_ends_when_its_time_has_come(office, life):

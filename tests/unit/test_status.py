@@ -75,7 +75,7 @@ def test_one_screen_shows_all_there_is_to_know(state: Path):
     trouble(state)
     shown = run("status", "--state", str(state))
     assert "not running" in shown
-    assert "600 images, 600.0 MiB in 12 folders (540 incremental, 60 daily)" in shown
+    assert "600 images, 600.0 MiB in 12 folders (540 captured, 60 daily)" in shown
     assert "0 to verify, 0 chains due, 0 running, 0 to be tried again, 1 set aside" in shown
     assert f"{state}/images/5: 40 of 50 images are gone; it ends once they are back" in shown
     assert "DATA-b001-i1.spi in /srv/3: stored data is damaged (3 h)" in shown

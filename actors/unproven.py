@@ -1,4 +1,4 @@
-"""Foreign images: what their names say goes into the catalogue, and those that could not be proven get another look."""
+"""Foreign images: what names say goes into the catalogue; what side files decide is looked at again with these."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policies.names import parse_image_name
 from storage.catalog.chains import chain_for
 from storage.catalog.images import ImageFacts, set_facts
 from storage.catalog.models import EventKind, Folder, Image, ImageState
-from storage.md5_check import doubt_at_first_sight
+from storage.md5_check import doubt_at_first_sight, is_still_said, rests_on_side_file
 
 
 def note_assumed_way(context: AgentContext, session: Session, image: Image) -> None:
@@ -48,7 +48,9 @@ def note_assumed_way(context: AgentContext, session: Session, image: Image) -> N
 
 
 def look_again(context: AgentContext, folder_id: int) -> int:
-    """Have those unproven images of a folder verified whose side files say something else by now.
+    """Have images of a folder verified anew whose side files say something else by now than when they were judged.
+
+    These are the unproven ones, and those that were judged bad because of what a side file said.
 
     Args:
         context: surroundings.
@@ -60,22 +62,46 @@ def look_again(context: AgentContext, folder_id: int) -> int:
     Raises:
         CatalogError: the catalogue cannot be used.
 
-    Crash: they stay unproven until the next scan.
+    Crash: they stay as they were judged until the next scan.
     """
+    judged = (ImageState.UNPROVEN, ImageState.BAD)
     with context.catalog.read() as session:
         folder = session.get(Folder, folder_id)
-        query = select(Image).where(Image.folder_id == folder_id, Image.state == ImageState.UNPROVEN)
-        unproven = list(session.scalars(query))
-    if folder is None or not unproven:
+        query = select(Image).where(Image.folder_id == folder_id, Image.state.in_(judged))
+        images = list(session.scalars(query))
+    if folder is None or not images:
         return 0
-    changed = [image.id for image in unproven if _doubt(Path(folder.path) / image.name) != image.reason]
-    if changed:
+    place = Path(folder.path)
+    outdated = {
+        image.id: image.reason
+        for image in images
+        if side_files_changed(place / image.name, image.state, image.reason or "")
+    }
+    if outdated:
         with context.catalog.write() as session:
-            for image in session.scalars(select(Image).where(Image.id.in_(changed)).with_for_update()):
-                if image.state is ImageState.UNPROVEN:
+            for image in session.scalars(select(Image).where(Image.id.in_(outdated)).with_for_update()):
+                if image.state in judged and image.reason == outdated[image.id]:
                     image.state = ImageState.LANDED
+                    image.verified_at = None  # nothing rests on it before it is proven anew
                     image.hinted_at = None
-    return len(changed)
+    return len(outdated)
+
+
+def side_files_changed(path: Path, verdict: str, reason: str) -> bool:
+    """Tell whether side files say something else than what an image was judged by; looks at these alone.
+
+    Args:
+        path: the image; of a spanned set, its first part.
+        verdict: what became of it: good, bad or unproven.
+        reason: why, if it is not good. A medium that fails changes nothing.
+    """
+    try:
+        if verdict == ImageState.UNPROVEN:
+            return doubt_at_first_sight(path) != reason
+        rests_on_it = verdict == ImageState.BAD and rests_on_side_file(reason)
+        return rests_on_it and not is_still_said(path, reason)
+    except StorageError:
+        return False
 
 
 def note_unproven(context: AgentContext, session: Session, image: Image, reason: str) -> None:
@@ -98,14 +124,6 @@ def note_unproven(context: AgentContext, session: Session, image: Image, reason:
         chain_id=image.chain_id,
         facts={"stored_bytes": image.stored_bytes},
     )
-
-
-def _doubt(path: Path) -> str | None:
-    """Say why an image cannot be verified now; a medium that fails changes nothing."""
-    try:
-        return doubt_at_first_sight(path)
-    except StorageError as error:
-        return error.message
 
 
 def _modified_at(image: Image) -> datetime:

@@ -18,7 +18,7 @@ from actors.listing import stamp_image
 from actors.patience import Beat, patiently
 from actors.subjects import verification_of
 from actors.trying import beginning, persist, trying
-from actors.unproven import note_assumed_way, note_unproven
+from actors.unproven import note_assumed_way, note_unproven, side_files_changed
 from policies.landing import has_landed
 from policies.names import parse_image_name
 from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt, pause_attempt
@@ -255,7 +255,7 @@ def _read_back(context: AgentContext, task: _Task) -> _Reading | None:
                 answered()
 
             verified = read_back(task.path, progress=progress)
-            return verified, _unchanged(task), _intrusion(task.path, verified)
+            return verified, _unchanged(task, verified), _intrusion(task.path, verified)
 
         silence_s = context.pace.silence.total_seconds()
         verified, is_unchanged, intrusion = patiently(str(task.path.parent), silence_s, read)
@@ -357,11 +357,14 @@ def _plan_again(session: Session, image: Image, reading: _Reading, outcome: _Out
         outcome.chain_ids.add(chain.id)
 
 
-def _unchanged(task: _Task) -> bool:
+def _unchanged(task: _Task, verified: Verified) -> bool:
+    """Tell whether the image, and what side files say of it, are still what the verdict was made of."""
     try:
-        return stamp_image(task.path) == task.stamp
+        if stamp_image(task.path) != task.stamp:
+            return False
     except OSError:
         return False
+    return not side_files_changed(task.path, verified.status, verified.reason or "")
 
 
 def _intrusion(path: Path, verified: Verified) -> str | None:

@@ -24,6 +24,9 @@ _READERS: Final = 2
 """Threads that read ahead while another one digests; both free the interpreter's lock."""
 _AHEAD: Final = 4
 
+_ONE_IS_DAMAGED: Final = ": one of them is damaged"
+_SPEAKS_OF_IT: Final = " speaks of it"
+
 
 @dataclass(frozen=True, slots=True)
 class Md5Verdict:
@@ -55,8 +58,7 @@ def check_md5(file: StoredFile, *, from_medium: bool = True, progress: Progress 
     following = None if parse_image_name(file.path.name) is None else part_path(file.path, file.part_count)
     expected = expect((file.part_path(part) for part in range(file.part_count)), following)
     if following is not None and expected.missing is not None:
-        reason = f"{following.name}: this part of the set is missing: {expected.missing.by} speaks of it"
-        return Md5Verdict("bad", reason, (expected.missing.by,))
+        return Md5Verdict("bad", _missing(following.name, expected.missing), (expected.missing.by,))
     if expected.is_silent:
         return Md5Verdict("unproven", expected.doubt, expected.side_files)
     if from_medium:
@@ -78,7 +80,39 @@ def doubt_at_first_sight(path: Path) -> str | None:
     Raises:
         StorageError: a side file's medium fails.
     """
-    return expect(image_files(path)).doubt
+    return _expected(path)[1].doubt
+
+
+def rests_on_side_file(reason: str) -> bool:
+    """Tell whether an image was judged bad because of what a side file says, by the reason that `check_md5` gave."""
+    return reason.endswith((_ONE_IS_DAMAGED, _SPEAKS_OF_IT))
+
+
+def is_still_said(path: Path, reason: str) -> bool:
+    """Tell whether side files still say what an image was judged bad for, looking at these alone.
+
+    Args:
+        path: the image; of a spanned set, its first part.
+        reason: of which `rests_on_side_file` says so.
+
+    Raises:
+        StorageError: a side file's medium fails.
+    """
+    following, expected = _expected(path)
+    if following is not None and expected.missing is not None:
+        return reason == _missing(following.name, expected.missing)
+    return any(
+        reason.startswith(f"{name} has the MD5 ") and reason.endswith(_but(each))
+        for name, said in zip(expected.names, expected.said, strict=True)
+        for each in said
+    )
+
+
+def _expected(path: Path) -> tuple[Path | None, Expected]:
+    """Give the part that would follow those of an image, and what side files say of all."""
+    files = image_files(path)
+    following = None if parse_image_name(path.name) is None else part_path(path, len(files))
+    return following, expect(files, following)
 
 
 def _hold_against(file: StoredFile, expected: Expected, progress: Progress) -> Md5Verdict:
@@ -101,9 +135,15 @@ def _hold_against(file: StoredFile, expected: Expected, progress: Progress) -> M
 
 
 def _mismatch(name: str, said: Said, digest: bytes) -> str:
-    return (
-        f"{name} has the MD5 {digest.hex()}, but {said.by} says {said.digest.hex()}: one of them is damaged"
-    )
+    return f"{name} has the MD5 {digest.hex()}{_but(said)}"
+
+
+def _but(said: Said) -> str:
+    return f", but {said.by} says {said.digest.hex()}{_ONE_IS_DAMAGED}"
+
+
+def _missing(name: str, said: Said) -> str:
+    return f"{name}: this part of the set is missing: {said.by}{_SPEAKS_OF_IT}"
 
 
 def _digest_part(file: StoredFile, part: int, whole: hashlib._Hash | None, progress: Progress) -> bytes:

@@ -18,7 +18,7 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
-from policies.names import parse_image_name
+from policies.names import SideFile, parse_image_name
 
 _log = structlog.get_logger("watcher")
 
@@ -44,7 +44,7 @@ class KernelEvents:
     """Watches folders through inotify.
 
     Args:
-        changed: something happened to an image file of a folder, or events were lost.
+        changed: something happened to an image or side file of a folder, or events were lost.
         gone: the folder itself was deleted, moved or unmounted; it is no longer watched.
 
     Raises:
@@ -112,7 +112,7 @@ class _FolderEvents:
     def on_event(self, event: InotifyEvent) -> None:
         if event.mask & _FOLDER_ITSELF:
             self._went(self)
-        elif is_image_file(os.fsdecode(event.name)):
+        elif concerns_an_image(os.fsdecode(event.name)):
             self._changed(self.folder_id)
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
@@ -124,6 +124,15 @@ class _FolderEvents:
         self._changed(self.folder_id)
 
 
-def is_image_file(path: str) -> bool:
-    """Tell whether a path's last part is the name of an image (.spf, .spi, .spN); temporary names are not."""
-    return parse_image_name(os.path.basename(path)) is not None  # noqa: PTH119 - may be an empty path
+def concerns_an_image(path: str) -> bool:
+    """Tell whether a path's last part is the name of an image (.spf, .spi, .spN), or of the `.md5` side file of one.
+
+    Temporary names are not.
+    """
+    name = os.path.basename(path)  # noqa: PTH119 - may be an empty path
+    if parse_image_name(name) is not None:
+        return True
+    stem, dot, ending = name.rpartition(".")
+    if not dot or ending.lower() != SideFile.DIGEST.value:
+        return False
+    return any(parse_image_name(stem + more) is not None for more in ("", ".spf", ".spi"))

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from watcher.file_systems import Mount, mount_of, parse_mounts, read_mounts, tells_changes
-from watcher.kernel_events import KernelEvents, is_image_file
+from watcher.kernel_events import KernelEvents, concerns_an_image
 from watcher.looking import Lookers
 
 _log = structlog.get_logger("watcher")
@@ -39,7 +39,7 @@ KERNEL_AGAIN_S: Final = 600.0
 """Where the kernel refused to watch a folder, it is asked to again after so long."""
 
 _Stamps = dict[str, tuple[int, int]]
-"""Size in bytes and modification time in nanoseconds of each image file."""
+"""Size in bytes and modification time in nanoseconds of each image and side file."""
 
 
 class Manner(StrEnum):
@@ -255,12 +255,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _stamps_of(path: Path) -> _Stamps | None:
-    """List the image files of a folder; None if it cannot be read."""
+    """List the images and side files of a folder; None if it cannot be read."""
     found = {}
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if is_image_file(entry.name):
+                if concerns_an_image(entry.name):
                     try:
                         status = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:

@@ -14,7 +14,8 @@ from storage.capture import capture
 from storage.chain import load_chain
 from storage.folder import find_image, scan_folder
 from storage.image import ImageReader
-from storage.md5_check import doubt_at_first_sight
+from storage.md5_check import doubt_at_first_sight, is_still_said, rests_on_side_file
+from storage.parts import part_path
 from storage.verify import verify_image
 from tests.command import in_this_process
 from tests.foreign import content_of, put_foreign, side_file_of
@@ -61,6 +62,35 @@ def test_any_damaged_byte_is_noticed_as_md5sum_notices_it(tmp_path):
     path.write_bytes(content)
     assert md5sum_agrees(side_file)
     assert verify_image(path).status == "good"
+
+
+def test_a_wrong_side_file_is_blamed_until_it_says_something_else(spanned, tmp_path):
+    path = put_foreign(tmp_path, BASE)
+    right, side_file = path.with_suffix(".md5").read_bytes(), path.with_suffix(".md5")
+    for wrong in (side_file_of((BASE, b"another")), side_file_of((BASE, b"another"), guid=False)):
+        side_file.write_bytes(wrong)
+        reason = verify_image(path).reason or ""
+        assert rests_on_side_file(reason)
+        assert is_still_said(path, reason)
+    side_file.write_bytes(side_file_of((BASE, b"a third")))
+    assert not is_still_said(path, reason)
+    side_file.write_bytes(right)
+    assert not is_still_said(path, reason)
+    side_file.unlink()
+    assert not is_still_said(path, reason)
+    side_file = spanned[0].with_suffix(".md5")
+    side_file.write_bytes(side_file_of(*((part.name, part.read_bytes()) for part in spanned)))
+    spanned[-1].unlink()
+    reason = verify_image(spanned[0]).reason or ""
+    assert rests_on_side_file(reason)
+    assert is_still_said(spanned[0], reason)
+    side_file.write_bytes(side_file_of(*((part.name, part.read_bytes()) for part in spanned[:-1])))
+    assert not is_still_said(spanned[0], reason)
+    assert not rests_on_side_file("stored data is damaged")
+    side_file.unlink()
+    part_path(spanned[0], 2).with_suffix(".sp2.md5").write_bytes(b"nothing of use")
+    verified = verify_image(spanned[0])
+    assert (verified.status, verified.reason) == ("unproven", doubt_at_first_sight(spanned[0]))
 
 
 def test_without_a_side_file_nothing_is_called_good_or_bad(tmp_path):

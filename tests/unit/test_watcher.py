@@ -17,7 +17,7 @@ from storage.catalog.folders import add_folder
 from tests.waiting import wait_for
 from watcher.coalescing import Coalescer
 from watcher.file_systems import Mount, mount_of, parse_mounts, tells_changes
-from watcher.kernel_events import KernelEvents, is_image_file
+from watcher.kernel_events import KernelEvents, concerns_an_image
 from watcher.looking import THREADS_AT_ONCE, Lookers
 from watcher.observing import FolderObserver, Manner
 from watcher.pacing import Pacer
@@ -150,20 +150,24 @@ def test_what_cannot_be_said_is_said_later():
 
 
 @pytest.mark.parametrize(
-    ("path", "is_image"),
+    ("path", "is_told"),
     [
         ("/x/D_VOL-b001.spf", True),
         ("/x/D VÖL-b001-i002-cd-cm.spi", True),
         ("/x/D_VOL-b001.sp1", True),
         ("/x/.D_VOL-b001.spf.0123.rf-partial", False),
         ("/x/D_VOL-b001.spf.tmp", False),
-        ("/x/D_VOL-b001.md5", False),
+        ("/x/D's VÖL-b001-i002.md5", True),
+        ("/x/D_VOL-b001.MD5", True),
+        ("/x/D_VOL-b001.sp1.md5", True),
+        ("/x/holiday.md5", False),
+        ("/x/.md5", False),
         ("/x/holiday.spi", False),
         ("", False),
     ],
 )
-def test_only_names_of_images_count(path: str, is_image: bool):
-    assert is_image_file(path) is is_image
+def test_only_names_of_images_and_their_side_files_count(path: str, is_told: bool):
+    assert concerns_an_image(path) is is_told
 
 
 def test_each_way_to_change_a_folder_is_noticed(observer: FolderObserver, marks: Marks, tmp_path: Path):
@@ -185,6 +189,12 @@ def test_each_way_to_change_a_folder_is_noticed(observer: FolderObserver, marks:
     (aside / image.name).rename(image)
     assert set(marks.some()) == {5}
     image.unlink()
+    assert set(marks.some()) == {5}
+    side_file = folder / "A-b001.md5"
+    for words in ("what ShadowProtect says", "what a person put right"):
+        side_file.write_text(words)
+        assert set(marks.some()) == {5}
+    side_file.unlink()
     assert set(marks.some()) == {5}
     (folder / "letter.txt").write_text("of no interest")
     (folder / ".A-b001.spf.12.rf-partial").write_text("of no interest yet")
@@ -254,6 +264,11 @@ for number, folder in folders.items():
         assert marked.get() == number
     image.unlink()
     wait_for(tick(lambda: not marked.empty()), "what was deleted")
+    while not marked.empty():
+        assert marked.get() == number
+    (folder / ".aside").write_bytes(b"a side file")
+    (folder / ".aside").rename(image.with_suffix(".md5"))
+    wait_for(tick(lambda: not marked.empty()), "the side file")
     while not marked.empty():
         assert marked.get() == number
 observer.stop()

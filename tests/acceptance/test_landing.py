@@ -8,6 +8,7 @@ import pytest
 
 from tests.acceptance.conftest import Tell
 from tests.checks.landing import burst, make_folders, make_images, one_by_one
+from tests.checks.poison import set_aside
 from tests.checks.sharing import keeps_within, make_image
 from tests.integration.agent_run import AgentRun
 
@@ -43,6 +44,10 @@ def test_one_by_one(tell: Tell, place: Path) -> None:
         return f"from closed to verification begun {middle:.2f} s, at the 99th percentile {late:.2f} s"
 
     tell("images landing one by one", check)
+
+
+def test_poison(tell: Tell, place: Path) -> None:
+    tell("poison among them", lambda: set_aside(place, images=IMAGES, folders=FOLDERS // 2, poisoned=3))
 
 
 @pytest.mark.parametrize("percent", [25, 50, 100])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from ops.clock import machine_now
 from storage.capture import capture
 from storage.catalog import Catalog, Chain, Event, EventKind, Image, ImageState, Tombstone, sqlite_url
 from storage.catalog.agents import agent_of
-from storage.catalog.chains import chains_due
+from storage.catalog.chains import chains_due, make_folder_due
 from storage.catalog.folders import add_folder, set_folder_settings
 from storage.catalog.holders import Holder
 from storage.catalog.models import Folder, Layer
@@ -117,6 +118,16 @@ class Household:
         for path in self.place.glob(f"{self.name}.sqlite*"):
             path.unlink()
         self.open()
+
+    @contextmanager
+    def opened(self) -> Iterator[Catalog]:
+        """Give its catalogue."""
+        yield self.catalog
+
+    def plan_anew(self) -> None:
+        """Have every chain planned, whatever the catalogue says of when."""
+        with self.catalog.write() as session:
+            make_folder_due(session, None, self.now)
 
     def set_layer(self, layer: Layer) -> None:
         """Give the folder settings of its own."""

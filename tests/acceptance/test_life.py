@@ -12,6 +12,7 @@ from tests.bed import quick_folder
 from tests.checks.agent_house import AgentHouse
 from tests.checks.chaos import survive_kills
 from tests.checks.fortnight import FIRST, live_a_fortnight
+from tests.checks.lost_catalogue import survive_loss
 from tests.integration.agent_run import AgentRun
 
 pytestmark = pytest.mark.acceptance
@@ -38,3 +39,14 @@ def test_two_weeks_on_real_bytes(tell: Tell, place: Path) -> None:
 
 def test_kills_at_random_moments(tell: Tell, place: Path) -> None:
     tell("agent, worker and Redis killed", lambda: survive_kills(place, kills=200, days=14, per_day=4))
+
+
+def test_the_catalogue_deleted_in_mid_life(tell: Tell, place: Path) -> None:
+    run = AgentRun(place / "run")
+    run.clock.set(FIRST)
+    with run:
+        house = AgentHouse(run)
+        tell(
+            "the catalogue deleted in mid-life",
+            lambda: survive_loss(house, place, volume_bytes=VOLUME_BYTES // 4, per_day=8),
+        )

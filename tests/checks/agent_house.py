@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from policies.errors import CatalogError
-from storage.catalog import Chain, Image, ImageState, Tombstone, TombstoneState
+from storage.catalog import Catalog, Chain, Image, ImageState, Tombstone, TombstoneState
 from storage.catalog.chains import make_folder_due
 from storage.catalog.folders import all_folders, set_folder_settings
 from storage.catalog.models import Layer
@@ -52,6 +53,17 @@ class AgentHouse:
         with self.run.catalog() as catalog, catalog.write() as session:
             [folder] = all_folders(session)
             set_folder_settings(session, folder, layer, now=self.now)
+
+    def opened(self) -> AbstractContextManager[Catalog]:
+        """Give its catalogue."""
+        return self.run.catalog()
+
+    def lose_catalogue(self) -> None:
+        """Delete the catalogue while the agent runs; wait until it has begun anew."""
+        ready = len(self.run.log_events("ready"))
+        for file in self.run.state_dir.glob("catalogue.sqlite*"):
+            file.unlink()
+        wait_for(lambda: len(self.run.log_events("ready")) >= ready + 2, "new processes", self.patience_s)
 
     def plan_anew(self) -> None:
         """Have every chain planned, whatever the catalogue says of when."""

@@ -17,6 +17,7 @@ from ops.observe.pulse import LOOKOUT, WORKER, last_beat
 from ops.observe.space import Space, measure_all
 from ops.state_dir import clock_of_running_agent
 from policies.names import parse_image_name
+from storage.catalog.folder_order import in_order
 from storage.catalog.freezes import stored_freezes
 from storage.catalog.letters import count_waiting
 from storage.catalog.memory_models import Notice
@@ -195,7 +196,7 @@ def _folders(session: Session, folders_max: int | None) -> tuple[FolderStanding,
     problem = func.coalesce(Folder.problem, Folder.ledger_problem)
     query = (
         select(Folder.id, Folder.path, problem, Folder.description, Folder.newest_image_at)
-        .order_by(problem.is_(None), Folder.sort_priority, Folder.path)
+        .order_by(problem.is_(None), *in_order())
         .limit(folders_max)
     )
     rows = [_Row(*row) for row in session.execute(query)]

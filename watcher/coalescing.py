@@ -13,7 +13,7 @@ AGAIN_S = 1.0
 
 
 class Coalescer(threading.Thread):
-    """A thread that passes marked folders on, each once however often it was marked meanwhile.
+    """A thread that passes marked folders on, each once however often it was marked meanwhile, in the order of marking.
 
     Args:
         say: passes a folder's id on; returns False if that failed and is to be tried again.
@@ -22,14 +22,14 @@ class Coalescer(threading.Thread):
     def __init__(self, say: Callable[[int], bool]) -> None:
         super().__init__(name="coalescer", daemon=True)
         self._say = say
-        self._marked: set[int] = set()
+        self._marked: dict[int, None] = {}
         self._changed = threading.Condition()
         self._stopping = threading.Event()
 
     def mark(self, folder_id: int) -> None:
         """Have a folder passed on soon. Safe from any thread."""
         with self._changed:
-            self._marked.add(folder_id)
+            self._marked.setdefault(folder_id)
             self._changed.notify()
 
     def stop(self) -> None:
@@ -47,9 +47,9 @@ class Coalescer(threading.Thread):
             if self._stopping.wait(QUIET_S):
                 return
             with self._changed:
-                folders, self._marked = sorted(self._marked), set()
+                folders, self._marked = list(self._marked), {}
             failed = [folder_id for folder_id in folders if not self._say(folder_id)]
             if failed:
                 self._stopping.wait(AGAIN_S)
                 with self._changed:
-                    self._marked.update(failed)
+                    self._marked = dict.fromkeys(failed) | self._marked

@@ -43,7 +43,7 @@ class Watcher:
         self._coalescer.stop()
 
     def tick(self, machine_now: datetime) -> None:
-        """Take up new folders, let go of those no longer managed, name those that are due for a scan.
+        """Take up new folders, let go of those no longer managed, name those that are due for a scan, in their order.
 
         After a clock that was put back, all are due: what was to come next may lie far ahead of it.
 
@@ -60,7 +60,9 @@ class Watcher:
         with self._catalog.read() as session:
             folders = {folder.id: Path(folder.path) for folder in all_folders(session)}
             due = folders_due(session, machine_now)
-        self._observer.watch(folders)
-        for folder_id in due:
+        for (
+            folder_id
+        ) in due:  # in their order, before those that are taken up just now, in whatever order they answer
             if self._pacer.may_say(folder_id, machine_now):
                 self._coalescer.mark(folder_id)
+        self._observer.watch(folders)

@@ -8,7 +8,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from policies.names import image_name
-from storage.catalog.models import Chain, Image, ImageState
+from storage.catalog.folder_order import in_order
+from storage.catalog.models import Chain, Folder, Image, ImageState
 
 
 def chain_for(
@@ -95,15 +96,23 @@ def start_work(session: Session, folder_id: int | None, now: datetime) -> int:
 
 
 def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[tuple[int, datetime]]:
-    """Return which chains may have something due, and since when, the longest due first; reads no other chain.
+    """Return which chains may have something due, and since when; reads no other chain.
 
     Args:
         session: any session.
         now: calendar time.
-        limit: at most so many.
+        limit: at most so many; of too many the longest due.
+
+    Returns:
+        Identifiers and times, in the order of folders, as `in_order` says; of a folder the longest due first.
     """
-    query = select(Chain.id, Chain.next_due_at).where(Chain.next_due_at <= now)
-    rows = session.execute(query.order_by(Chain.next_due_at).limit(limit))
+    query = select(Chain.id, Chain.folder_id, Chain.next_due_at).where(Chain.next_due_at <= now)
+    due = query.order_by(Chain.next_due_at).limit(limit).subquery()
+    rows = session.execute(
+        select(due.c.id, due.c.next_due_at)
+        .join(Folder, Folder.id == due.c.folder_id)
+        .order_by(*in_order(), due.c.next_due_at, due.c.id)
+    )
     return [(chain_id, due_at) for chain_id, due_at in rows]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.orm import Session
 
 from policies.folder_policy import FolderPolicy, parse_folder_policy
 from storage.catalog.agents import agent_policy
 from storage.catalog.chains import make_folder_due
 from storage.catalog.events import record_event
+from storage.catalog.folder_order import in_order
 from storage.catalog.freezes import drop_waivers
 from storage.catalog.models import EventKind, Folder, Image, Layer
 
@@ -162,17 +162,13 @@ def all_folders(session: Session) -> list[Folder]:
     return list(session.scalars(select(Folder).order_by(*in_order())))
 
 
-def in_order() -> tuple[
-    ColumnElement[bool] | InstrumentedAttribute[int | None] | InstrumentedAttribute[str], ...
-]:
-    """Give what folders are ordered by: those with a sort priority first, ascending, then all others; then by path."""
-    return Folder.sort_priority.is_(None), Folder.sort_priority, Folder.path
-
-
 def folders_due(session: Session, machine_now: datetime, *, limit: int = 5_000) -> list[int]:
-    """Return which folders are to be scanned again, the longest due first."""
+    """Return which folders are to be scanned again, in the order of `in_order`; of too many the longest due."""
     due = select(Folder.id).where(Folder.rescan_at <= machine_now).order_by(Folder.rescan_at).limit(limit)
-    return list(session.scalars(due))
+    longest = due.subquery()
+    return list(
+        session.scalars(select(Folder.id).join(longest, longest.c.id == Folder.id).order_by(*in_order()))
+    )
 
 
 def begin_anew(session: Session, machine_now: datetime) -> None:

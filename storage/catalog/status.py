@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from policies.names import Tier
-from storage.catalog.folders import in_order
+from storage.catalog.folder_order import in_order
 from storage.catalog.models import Attempt, Folder, FolderTally, ImageState
 
 

@@ -187,6 +187,26 @@ def test_only_what_is_due_is_read(catalog: Catalog):
         assert chains_due(session, NOON) == [(chain_id, NOON)]
 
 
+def test_what_is_due_is_named_in_the_order_of_folders(catalog: Catalog):
+    names = {}
+    with catalog.write() as session:
+        for place, (path, priority) in enumerate((("/a", None), ("/b", 200), ("/c", 0), ("/d", 200))):
+            folder = add_folder(session, Path(path), "UTC", now=NOON, machine_now=NOON - place * MINUTE)
+            folder.sort_priority = priority
+            names[folder.id] = path
+            for number in (1, 2):
+                due_at = NOON - (place + number) * MINUTE
+                chain = chain_for(session, folder.id, b"c" * 16, "A", number, now=due_at)
+                names[-chain.id] = f"{path}{number}"
+    with catalog.read() as session:
+        assert [names[folder_id] for folder_id in folders_due(session, NOON)] == ["/c", "/b", "/d", "/a"]
+        assert [names[folder_id] for folder_id in folders_due(session, NOON, limit=2)] == ["/c", "/d"]
+        chains = [names[-chain_id] for chain_id, _ in chains_due(session, NOON)]
+        assert chains == ["/c2", "/c1", "/b2", "/b1", "/d2", "/d1", "/a2", "/a1"]
+        chains = [names[-chain_id] for chain_id, _ in chains_due(session, NOON, limit=3)]
+        assert chains == ["/c2", "/d2", "/d1"]
+
+
 def test_a_start_forgets_hints_that_may_be_lost(catalog: Catalog):
     folder_id, chain_id = make_chain(catalog)
     image_id = make_image(catalog, folder_id, chain_id, "A-b001-i002.spi", ImageState.LANDED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -127,6 +128,24 @@ def test_many_marks_are_one_word_and_none_is_lost():
     assert [said.get(timeout=SOON_S), said.get(timeout=SOON_S)] == [7, 7]
     coalescer.stop()
     assert said.empty()
+
+
+def test_folders_are_said_in_the_order_in_which_they_were_marked():
+    said: Queue[int] = Queue()
+    tries = itertools.count(1)
+
+    def say(folder_id: int) -> bool:
+        said.put(folder_id)
+        return next(tries) > 3
+
+    coalescer = Coalescer(say)
+    for folder_id in (9, 2, 7, 2):
+        coalescer.mark(folder_id)
+    coalescer.start()
+    assert [said.get(timeout=SOON_S) for _ in range(3)] == [9, 2, 7]
+    coalescer.mark(1)
+    assert [said.get(timeout=SOON_S) for _ in range(4)] == [9, 2, 7, 1]
+    coalescer.stop()
 
 
 def test_what_cannot_be_said_is_said_later():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from policies.errors import FormatError, StorageError
+from policies.errors import FormatError, RollforwardError, StorageError
 from storage.publish import storage_errors
 
 OWN_NAME: Final = ".rollforward"
@@ -101,9 +101,23 @@ def opened_folder(folder: Path, *names: str, make: bool = False) -> Iterator[Ope
             inner = _open_below(fd, name, path, make=make)
             os.close(fd)
             fd = inner
-        yield OpenFolder(fd, path)
+        held = OpenFolder(fd, path)
+        with _told_by_name(held):
+            yield held
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _told_by_name(held: OpenFolder) -> Iterator[None]:
+    """Have errors name the folder as people know it, where `OpenFolder.at` gave the way to it."""
+    way = held.at("x").parent
+    try:
+        yield
+    except RollforwardError as error:
+        if error.path is not None and Path(error.path).is_relative_to(way):
+            error.path = str(held.path / Path(error.path).relative_to(way))
+        raise
 
 
 def _open_below(fd: int, name: str, path: Path, *, make: bool) -> int:

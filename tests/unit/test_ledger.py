@@ -244,6 +244,21 @@ def test_a_full_disk_leaves_what_was_there(folder: Path, monkeypatch: pytest.Mon
     assert path_of(folder).read_bytes() == before
 
 
+def test_what_fails_is_named_as_people_know_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    append_entries(folder, ALL, now=NOON)
+
+    def refuse(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StorageError, match="the disk is full") as told:
+        rewrite_ledger(folder, NOON)
+    assert told.value.path == str(path_of(folder))
+    with pytest.raises(StorageError, match="the disk is full") as told:
+        become_owner(folder, ME)
+    assert told.value.path == str(path_of(folder).with_name("owner"))
+
+
 # --- growth and company
 
 

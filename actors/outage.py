@@ -10,16 +10,19 @@ import structlog
 
 from policies.errors import CatalogAwayError
 
-_log = structlog.get_logger("catalogue")
-
 AGAIN_S: Final = 1.0
 """A server that was away is asked again after so long."""
 
 
 class Outage:
-    """What one process knows of its catalogue's absence. Safe from any thread."""
+    """What one process knows of its catalogue's absence. Safe from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        process: its name, for the log.
+    """
+
+    def __init__(self, process: str = "worker") -> None:
+        self._log = structlog.get_logger(process)
         self._lock = threading.Lock()
         self._began_at: float | None = None
 
@@ -38,7 +41,7 @@ class Outage:
             if self._began_at is not None:
                 return
             self._began_at = time.monotonic()
-        _log.warning("the catalogue's server is away, work waits for it", reason=error.reason)
+        self._log.warning("the catalogue's server is away, work waits for it", reason=error.reason)
 
     def end(self, asked_at_s: float) -> None:
         """Take note that the catalogue answered; say so if it was away.
@@ -51,4 +54,4 @@ class Outage:
             if self._began_at is None or asked_at_s < self._began_at:
                 return
             away_s, self._began_at = time.monotonic() - self._began_at, None
-        _log.info("the catalogue's server is back", away_s=round(away_s, 1))
+        self._log.info("the catalogue's server is back", away_s=round(away_s, 1))

@@ -7,7 +7,6 @@ settings are read again when their file changes; while the file is wrong, what w
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from typing import Final
 
 import structlog
 
+from actors.outage import Outage
 from ops.clock import Clock, machine_now, parse_clock
+from ops.ending import Ending
 from ops.logs import set_up_logging
 from ops.notify.secret_file import read_secret
 from ops.notify.sending import Sender
@@ -31,7 +32,7 @@ from ops.observe.metrics import Sources, make_registry, metrics_text
 from ops.observe.queues import queue_lengths
 from ops.observe.space import SpaceGauge
 from ops.settings import Settings
-from policies.errors import ConfigurationError, RollforwardError
+from policies.errors import CatalogAwayError, ConfigurationError, RollforwardError
 from storage.catalog.database import Catalog
 from storage.catalog.folders import all_folders
 from storage.catalog.holders import Holder
@@ -76,6 +77,7 @@ class Herald:
         self._stamp: object = ()
         self._desk = _Desk(parse_herald_settings({}, settings.time_zone, where="the defaults"))
         self._said = ""
+        self._outage = Outage("herald")
         self.stopping = threading.Event()
 
     @property
@@ -88,8 +90,13 @@ class Herald:
         """Read the settings if they changed, look for trouble, send what waits; what fails stops nothing else."""
         problems = []
         for step in (self._refresh, self._serve, self._work):
+            begun_s = time.monotonic()
             try:
                 step()
+                if step == self._work:
+                    self._outage.end(begun_s)
+            except CatalogAwayError as error:
+                self._outage.begin(error)
             except RollforwardError as error:
                 problems.append(str(error))
         self._say("; ".join(problems))
@@ -163,10 +170,9 @@ class Herald:
 
 def main() -> None:
     """Tell until SIGTERM or SIGINT."""
-    asked = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # before any thread: so that only sigtimedwait gets them
     settings = Settings.from_environment(os.environ)
     set_up_logging(settings.log_format)
+    ending = Ending.prepared(settings.stop_s)
     catalog = Catalog(settings.catalogue_url)
     herald = Herald(settings, catalog, parse_clock(settings.clock))
     _log.info("tells")
@@ -174,10 +180,11 @@ def main() -> None:
         begun = time.monotonic()
         herald.tick()
         pause_s = max(settings.herald_s, _SHARE * (time.monotonic() - begun))
-        if signal.sigtimedwait(asked, pause_s) is not None:
+        if ending.wait(pause_s):
             break
     herald.stop()
     catalog.close()
+    ending.leave()
 
 
 def _stamp(path: Path) -> object:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import structlog
 
 from actors.broker import make_broker
 from actors.hints import Hints
+from actors.outage import Outage
 from ops.clock import Clock, machine_now, parse_clock
 from ops.clock_keeper import ClockKeeper
+from ops.ending import Ending
 from ops.logs import set_up_logging
 from ops.observe.pulse import LOOKOUT, beat
 from ops.settings import Settings
-from policies.errors import RollforwardError
+from policies.errors import CatalogAwayError, RollforwardError
 from storage.catalog.chains import chains_due
 from storage.catalog.database import Catalog
 from watcher.pacing import Pacer
@@ -59,10 +62,9 @@ class Scheduler:
 
 def main() -> None:
     """Watch and tick until SIGTERM or SIGINT."""
-    asked = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, asked)
     settings = Settings.from_environment(os.environ)
     set_up_logging(settings.log_format)
+    ending = Ending.prepared(settings.stop_s)
     if settings.redis_url is None:
         raise SystemExit("the lookout needs REDIS_URL")
     catalog = Catalog(settings.catalogue_url)
@@ -74,25 +76,46 @@ def main() -> None:
     keeper = ClockKeeper(catalog, clock, lease_time=settings.seconds("lease_s"))
     watcher.start()
     _log.info("ready")
+    rounds = Rounds([keeper.tick, lambda: watcher.tick(machine_now()), lambda: scheduler.tick(machine_now())])
     while True:
-        if _tick(keeper, watcher, scheduler):
+        if rounds.go():
             beat(settings.state_dir, LOOKOUT)
-        if signal.sigtimedwait(asked, settings.tick_s) is not None:
+        if ending.wait(settings.tick_s):
             break
     watcher.stop()
     catalog.close()
+    ending.leave()
 
 
-def _tick(keeper: ClockKeeper, watcher: Watcher, scheduler: Scheduler) -> bool:
-    """Look around once; tell whether that went well."""
-    try:
-        keeper.tick()
-        watcher.tick(machine_now())
-        scheduler.tick(machine_now())
-    except RollforwardError as error:
-        _log.warning("tick failed, the next one tries again", reason=str(error))
-        return False
-    return True
+class Rounds:
+    """What is done at each tick; trouble is told once, not at each of them.
+
+    Args:
+        steps: in this order.
+    """
+
+    def __init__(self, steps: Sequence[Callable[[], None]]) -> None:
+        self._steps = steps
+        self._outage = Outage("lookout")
+        self._said = ""
+
+    def go(self) -> bool:
+        """Look around once; tell whether that went well."""
+        begun_s = time.monotonic()
+        try:
+            for step in self._steps:
+                step()
+        except CatalogAwayError as error:
+            self._outage.begin(error)
+            return False
+        except RollforwardError as error:
+            if str(error) != self._said:
+                _log.warning("tick failed, the next one tries again", reason=str(error))
+            self._said = str(error)
+            return False
+        self._outage.end(begun_s)
+        self._said = ""
+        return True
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -31,7 +32,11 @@ SOUND_AFTER_S: Final = 30.0
 READY_WITHIN_S: Final = 10.0
 """So long the next child waits for one that it needs."""
 
+_KILLED_WITHIN_S: Final = 1.0
+"""A child that was killed is waited for so long: the kernel does not end what waits for a folder without an answer."""
+
 _POLL_S: Final = 0.5
+_GLANCE_S: Final = 0.2
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -181,19 +186,50 @@ class Supervisor:
             child.running = None
 
     def _stop(self, children: Sequence[_Child]) -> None:
-        """Stop children, the last first: each asked, waited for, and killed if it takes too long."""
-        for child in reversed(children):
-            running, child.running = child.running, None
-            if running is None:
-                continue
+        """Stop children, the last first; those that are kept, which others need, once all others have ended."""
+        for are_kept in (False, True):
+            self._stop_together([child for child in reversed(children) if child.plan.is_kept is are_kept])
+
+    def _stop_together(self, children: Sequence[_Child]) -> None:
+        """Stop children: asked all at once, so that they share the time; killed if they take too long."""
+        asked = [(child, child.running) for child in children if child.running is not None]
+        deadline = time.monotonic() + self._stop_within_s
+        for child, running in asked:
+            child.running = None
             running.terminate()
-            try:
-                running.wait(self._stop_within_s)
-            except subprocess.TimeoutExpired:
+        for child, running in asked:
+            if not _has_ended(running, deadline - time.monotonic()):
                 _log.warning("did not stop in time, is killed", child=child.plan.name)
                 running.kill()
-                running.wait()
-            _log.info("stopped", child=child.plan.name, status=_how_it_ended(running.returncode))
+                _has_ended(running, _KILLED_WITHIN_S)
+            if running.returncode is None:
+                _log.warning("ends once a folder answers it, is not waited for", child=child.plan.name)
+            else:
+                _log.info("stopped", child=child.plan.name, status=_how_it_ended(running.returncode))
+
+
+def _has_ended(running: subprocess.Popen[bytes], within_s: float) -> bool:
+    """Wait for the end of a process, though not for threads of it that wait in the kernel for what may never answer."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            running.wait(max(min(_GLANCE_S, deadline - time.monotonic()), 0.01))
+        except subprocess.TimeoutExpired:
+            if is_dead := _is_dead(running.pid):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.wait(_GLANCE_S)
+            if is_dead or time.monotonic() > deadline:
+                return is_dead
+        else:
+            return True
+
+
+def _is_dead(pid: int) -> bool:
+    """Tell whether only the remains of a process are there; a thread that the kernel cannot end keeps them."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def _how_it_ended(code: int) -> str:

@@ -7,7 +7,6 @@ delays neither a scan nor a consolidation, and a killed worker loses one job of 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from importlib.metadata import version
 from typing import Final
@@ -23,17 +22,23 @@ from actors.registry import build_actors
 from actors.throttle import Throttle
 from actors.trying import Pulse
 from ops.clock import machine_now, parse_clock
+from ops.ending import Ending
 from ops.forgetting import Forgetting
 from ops.logs import set_up_logging
 from ops.observe.pulse import WORKER, beat
 from ops.settings import Settings
+from policies.errors import CatalogError
 from policies.folder_policy import DEFAULT_AGENT_POLICY
 from storage.catalog.database import Catalog
+from storage.catalog.leases import let_go_of_all
 
 _log = structlog.get_logger("worker")
 
 IDLE_POLL_MS: Final = 100
 """An idle queue is looked at so often."""
+
+_JOBS_SHARE: Final = 0.4
+"""This share of the time until it is killed, a worker waits for its jobs, and no longer for a silent folder."""
 
 _BEAT_S: Final = 5.0
 """So often it shows that all its threads live."""
@@ -41,10 +46,9 @@ _BEAT_S: Final = 5.0
 
 def main() -> None:
     """Work until SIGTERM or SIGINT; then let go of what is under way and end."""
-    asked = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # before any thread: so that only sigwait gets them
     settings = Settings.from_environment(os.environ)
     set_up_logging(settings.log_format)
+    ending = Ending.prepared(settings.stop_s)
     catalog = Catalog(settings.catalogue_url)
     context = _make_context(settings, catalog)
     if settings.redis_url is None:
@@ -60,13 +64,26 @@ def main() -> None:
     forgetting = Forgetting(catalog, context.clock)
     beat(settings.state_dir, WORKER)
     _log.info("ready")
-    while signal.sigtimedwait(asked, _BEAT_S) is None:
+    while not ending.wait(_BEAT_S):
         if pulse.is_alive() and all(thread.is_alive() for thread in worker.workers):
             beat(settings.state_dir, WORKER)
         forgetting.tick()
-    worker.stop(timeout=int(settings.stop_s * 1000))
+    worker.stop(timeout=int(settings.stop_s * 1000 * _JOBS_SHARE))
     pulse.end()
-    catalog.close()
+    _let_go(context)
+    ending.leave()
+
+
+def _let_go(context: AgentContext) -> None:
+    """Let go of what jobs hold that did not end in time: it is neither a failure nor a crash.
+
+    Crash: it counts as a crash of each job.
+    """
+    try:
+        with context.catalog.write() as session:
+            let_go_of_all(session, context.holder)
+    except CatalogError as error:
+        _log.warning("what is under way could not be let go of", reason=error.reason)
 
 
 def _make_context(settings: Settings, catalog: Catalog) -> AgentContext:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -43,17 +43,37 @@ def server_program(name: str) -> Path | None:
 
 @dataclass
 class PostgresServer:
-    """A server that runs.
+    """A server; it may be stopped and started again.
 
     Attributes:
-        folder: its socket's folder.
+        folder: its data, its log and its socket are there.
         user: who its superuser is.
+        command: runs it.
     """
 
     folder: Path
     user: str
+    command: Sequence[str | Path]
+    _running: subprocess.Popen[bytes] | None = None
     _numbers: count[int] = field(default_factory=lambda: count(1))
     _template: str | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self._running = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
+        _wait(self, self._running, self.folder / "log")
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it, if it runs.
+
+        Args:
+            how: SIGINT ends all connections and stops; SIGKILL is a crash.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.send_signal(how)
+            running.wait(_STARTS_WITHIN_S)
 
     def new_url(self, *, prepared: bool = True) -> str:
         """Make a database, and return its URL.
@@ -108,17 +128,12 @@ def postgres_server() -> Iterator[PostgresServer]:
         options = [
             part for option in (*_OPTIONS, f"unix_socket_directories={folder}") for part in ("-c", option)
         ]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [*as_user, postgres, "-D", folder / "data", *options], stdout=log, stderr=log, cwd=folder
-            )
+        server = PostgresServer(folder, "rollforward", [*as_user, postgres, "-D", folder / "data", *options])
         try:
-            found = PostgresServer(folder, "rollforward")
-            _wait(found, server, folder / "log")
-            yield found
+            server.start()
+            yield server
         finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(_STARTS_WITHIN_S)
+            server.stop()
 
 
 def _server_user() -> str:

@@ -45,6 +45,13 @@ def wait_for(condition: Callable[[], object], what: str, patience_s: float = PAT
         time.sleep(0.01)
 
 
+def _on_host(name: str | None) -> list[str]:
+    """Begin a command line that runs a program, by the same process, on a machine of another name."""
+    if name is None:
+        return []
+    return ["unshare", "--uts", "sh", "-c", f'hostname {name} && exec "$@"', "sh"]
+
+
 class AgentRun:
     """Runs `rollforward up` on one folder. A context manager that stops it and checks that nothing is left.
 
@@ -53,6 +60,9 @@ class AgentRun:
         environment: further variables.
         working_dir: where it is started.
         more_folders: managed besides its own.
+        beside: another agent, whose folder and clock are this one's too.
+        catalogue_url: of its catalogue, if that is not in its state directory.
+        host: name of the machine that it is to run on; None for this one's. Needs root.
     """
 
     def __init__(
@@ -62,15 +72,24 @@ class AgentRun:
         *,
         working_dir: Path | None = None,
         more_folders: Sequence[Path] = (),
+        beside: AgentRun | None = None,
+        catalogue_url: str | None = None,
+        host: str | None = None,
     ) -> None:
         self.work_dir = work_dir
-        self.folder = work_dir / "images"
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self.folder = work_dir / "images" if beside is None else beside.folder
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.catalogue_url = catalogue_url
+        self._host = host
         self.state_dir = work_dir / "state"
         self.log = work_dir / "agent.log"
-        self.clock = FileClock(work_dir / "now")
-        self.clock.set(datetime(2026, 3, 2, 6, tzinfo=UTC))
+        self.clock = FileClock(work_dir / "now") if beside is None else beside.clock
+        if beside is None:
+            self.clock.set(datetime(2026, 3, 2, 6, tzinfo=UTC))
         self._environment = environment or {}
+        if catalogue_url is not None:
+            self._environment = self._environment | {"ROLLFORWARD_CATALOGUE": catalogue_url}
         self._working_dir = working_dir
         self._more_folders = more_folders
         self._log_from = 0
@@ -81,6 +100,7 @@ class AgentRun:
             key: value for key, value in os.environ.items() if not key.startswith(("ROLLFORWARD_", "REDIS_"))
         }
         command = [
+            *_on_host(self._host),
             sys.executable,
             *(["-P"] if self._working_dir else []),
             "-m",
@@ -184,14 +204,14 @@ class AgentRun:
 
     @contextmanager
     def catalog(self) -> Iterator[Catalog]:
-        catalog = Catalog(sqlite_url(self.state_dir / "catalogue.sqlite"))
+        catalog = Catalog(self.catalogue_url or sqlite_url(self.state_dir / "catalogue.sqlite"))
         try:
             yield catalog
         finally:
             catalog.close()
 
     def images(self) -> dict[str, Image]:
-        if not (self.state_dir / "catalogue.sqlite").exists():
+        if self.catalogue_url is None and not (self.state_dir / "catalogue.sqlite").exists():
             return {}
         with self.catalog() as catalog, catalog.read() as session:
             return {image.name: image for image in session.scalars(select(Image))}
@@ -229,10 +249,10 @@ class AgentRun:
 
         wait_for(holds, "what the calendar should bring", patience_s)
 
-    def take_time(self, cpu_percent: int = 5) -> None:
-        """Have images in its folder verified slowly, so that what happens meanwhile can be looked at."""
+    def take_time(self, cpu_percent: int = 5, path: Path | None = None) -> None:
+        """Have images in its folder, or another, verified slowly, so that what happens meanwhile can be looked at."""
         with self.catalog() as catalog, catalog.write() as session:
-            folder = next(found for found in all_folders(session) if found.path == str(self.folder))
+            folder = next(found for found in all_folders(session) if found.path == str(path or self.folder))
             settings = {"verification": {"cpu_percent": cpu_percent}}
             set_folder_settings(session, folder, settings, now=self.clock())
 

@@ -47,6 +47,7 @@ class Share(mfusepy.Operations):
         return os.open(root + path, flags)
 
     def read(self, path, size, offset, fh):
+        self._answer()
         return os.pread(fh, size, offset)
 
     def release(self, path, fh):

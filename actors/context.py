@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from actors.at_work import AtWork
 from actors.outage import Outage
 from actors.throttle import Throttle
 from storage.catalog.attempts import Moment
@@ -22,6 +24,7 @@ Clock = Callable[[], datetime]
 """Gives the present moment, timezone-aware."""
 
 _log = structlog.get_logger("agent")
+_TO_BE_SAID = "to be said once it is committed"
 _LOUD = {EventKind.FOUND_BAD, EventKind.FAILED, EventKind.QUARANTINED, EventKind.FOLDER_LOST}
 
 
@@ -67,6 +70,7 @@ class AgentContext:
         throttle: keeps this process within its share of the processors.
         answered: called whenever the folder that is worked in has answered.
         outage: what is known of the catalogue's absence.
+        at_work: what threads of this process are at.
     """
 
     catalog: Catalog
@@ -79,6 +83,7 @@ class AgentContext:
     throttle: Throttle = field(default_factory=Throttle)
     answered: Callable[[], None] = field(default=_nobody_asks)
     outage: Outage = field(default_factory=Outage)
+    at_work: AtWork = field(default_factory=AtWork)
 
     def moment(self) -> Moment:
         """Read both clocks."""
@@ -118,7 +123,7 @@ class AgentContext:
         chain_id: int | None = None,
         facts: Facts | None = None,
     ) -> None:
-        """Write an entry into the event log and the same into the process's log.
+        """Write an entry into the event log and, once that is committed, the same into the process's log.
 
         Args:
             session: of a write transaction.
@@ -141,4 +146,20 @@ class AgentContext:
             facts=facts,
         )
         emit = _log.warning if kind in _LOUD else _log.info
-        emit(kind.value, subject=subject, text=text, folder=folder_id, chain=chain_id, **(facts or {}))
+        fields = {"subject": subject, "text": text, "folder": folder_id, "chain": chain_id, **(facts or {})}
+        _once_committed(session, lambda: emit(kind.value, **fields))
+
+
+def _once_committed(session: Session, say: Callable[[], object]) -> None:
+    """Have something said when a transaction is committed; of one that is not, nothing happened."""
+    waiting: list[Callable[[], object]] | None = session.info.get(_TO_BE_SAID)
+    if waiting is None:
+        waiting = session.info[_TO_BE_SAID] = []
+        event.listen(session, "after_commit", _say_all)
+    waiting.append(say)
+
+
+def _say_all(session: Session) -> None:
+    waiting: list[Callable[[], object]] = session.info[_TO_BE_SAID]
+    while waiting:
+        waiting.pop(0)()

@@ -9,6 +9,8 @@ from typing import Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from policies.errors import RollforwardError
+
 _QUIET: Final = {"dramatiq": logging.WARNING, "watchdog": logging.WARNING}
 REPEAT_AFTER_S: Final = 30.0
 """A library's message is written again after so long."""
@@ -72,6 +74,11 @@ class Sparingly(logging.Filter):
         if record.name.partition(".")[0] not in _QUIET:
             return True
         what = str(record.msg)
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, RollforwardError):  # an outcome that was expected: said in words, not by its way
+            what = f"a job failed, and is named again: {error}"
+            record.msg, record.args, record.exc_info = what, (), None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
         if record.created < self._said.get(what, 0.0) + REPEAT_AFTER_S:
             return False
         self._said[what] = record.created

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
+from actors.context import AgentContext
 from policies.errors import BusyError, CatalogError, ConfigurationError
 from policies.points import Point, PointId, Span
 from storage.catalog import (
@@ -456,3 +458,28 @@ def test_an_attempt_taken_over_is_not_failed_by_its_former_holder(catalog: Catal
     with catalog.write() as session:
         begun = begin_attempt(session, WORK, moment(ELSEWHERE))
         assert fail_attempt(session, begun.attempt_id, moment(), "late") is None
+
+
+# --- what is said of it
+
+
+def test_nothing_is_said_of_what_was_not_recorded(catalog: Catalog):
+    context = AgentContext(catalog, lambda: NOON, lambda: NOON, "1")
+
+    def fail() -> None:
+        with catalog.write() as session:
+            context.note(session, EventKind.LANDED, "A-b001.spf", "a base landed")
+            raise ValueError("the disk is full")
+
+    with capture_logs() as said:
+        with pytest.raises(ValueError):
+            fail()
+        assert said == []
+        with catalog.write() as session:
+            for subject in ("B-b001.spf", "C-b001.spf"):
+                context.note(session, EventKind.FAILED, subject, "cannot be read")
+            assert said == []
+    assert [(line["subject"], line["log_level"]) for line in said] == [
+        ("B-b001.spf", "warning"),
+        ("C-b001.spf", "warning"),
+    ]

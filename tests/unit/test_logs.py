@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from ops.logs import LineRenderer, set_up_logging
+from policies.errors import CatalogError
 
 
 @pytest.fixture
@@ -87,3 +88,21 @@ def test_a_library_does_not_repeat_itself():
         "lost: verify",
         *["ours"] * 6,
     ]
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_an_error_that_was_expected_is_said_in_words():
+    out = io.StringIO()
+    set_up_logging("json", stream=out)
+    for reason in ("the disk is full", "the disk is full", "it is away"):
+        try:
+            raise CatalogError(reason, path="the catalogue")
+        except CatalogError:
+            logging.getLogger("dramatiq.worker").exception("Failed to process message %s", "reconcile(1)")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "a job failed, and is named again: the catalogue: the disk is full",
+        "a job failed, and is named again: the catalogue: it is away",
+    ]
+    assert {line["level"] for line in lines} == {"warning"}
+    assert "Traceback" not in out.getvalue()

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Tell
+from tests.bed import quick_folder
 from tests.checks.landing import burst, make_folders, make_images, one_by_one
 from tests.checks.poison import set_aside
-from tests.checks.sharing import keeps_within, make_image
+from tests.checks.sharing import agent_keeps_within, keeps_within, make_image
 from tests.integration.agent_run import AgentRun
 
 pytestmark = pytest.mark.acceptance
@@ -54,3 +55,10 @@ def test_poison(tell: Tell, place: Path) -> None:
 def test_a_share_of_the_processors(tell: Tell, place: Path, percent: int) -> None:
     image = make_image(place)
     tell("verifying within a share", lambda: keeps_within(image, percent, 60))
+
+
+@pytest.mark.parametrize("percent", [25, 50])
+def test_an_agents_share_of_the_processors(tell: Tell, percent: int) -> None:
+    """At 100 % nothing holds an agent back; what it then takes depends on how fast its folders are read."""
+    with quick_folder() as folder:
+        tell("an agent verifying within its share", lambda: agent_keeps_within(folder, percent, 60))

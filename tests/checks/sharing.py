@@ -1,18 +1,23 @@
-"""A worker that keeps to its share of the processors while it verifies."""
+"""Work that keeps to its share of the processors: verification by itself, and in an agent that has no end of it."""
 
 from __future__ import annotations
 
 import os
 import random
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from actors.throttle import Throttle
 from storage.capture import capture
 from storage.verify import verify_image
+from tests.command import in_this_process
+from tests.integration.agent_run import AgentRun, wait_for
 
 _VOLUME_BYTES = 256 << 20
 _HEADROOM = 0.15
+_FOLDERS = 40
+_CHANGE_EVERY_S = 4.0
 
 
 def make_image(folder: Path) -> Path:
@@ -22,7 +27,7 @@ def make_image(folder: Path) -> Path:
     with source.open("wb") as file:
         for turn in range(_VOLUME_BYTES // len(piece)):
             file.write(piece[turn:] + piece[:turn])
-    made = capture(source, folder, "SHARE").path
+    made = capture(source, folder, "SHARE", now=datetime.now(UTC)).path
     source.unlink()
     return made
 
@@ -47,3 +52,46 @@ def keeps_within(image: Path, percent: float, seconds: float) -> str:
     used = measured_percent(image, percent, seconds)
     assert abs(used - percent) <= percent * _HEADROOM, f"{used:.1f} % in place of {percent:.0f} %"
     return f"{used:.1f} % of all processors over {seconds:.0f} s, told to take {percent:.0f} %"
+
+
+def agent_keeps_within(place: Path, percent: int, seconds: float) -> str:
+    """Have an agent verify without end: one image in many folders, which changes again and again.
+
+    Args:
+        place: on a file system that needs no waiting for, so that there is always work to be held back.
+        percent: the agent's share.
+        seconds: how long to measure.
+    """
+    image = make_image(place)
+    folders = [place / "folders" / str(number) for number in range(_FOLDERS)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / image.name).hardlink_to(image)
+    run = AgentRun(place / "agent", more_folders=folders)
+    told = in_this_process("settings", "set", f"performance.cpu_percent={percent}", "--state", run.state_dir)
+    assert told.code == 0, str(told)
+    with run:
+        wait_for(lambda: "good" in run.states().values(), "a first verification")
+        worker = run.pid_of("ops.worker")
+        wall_s, all_s, worker_s = time.monotonic(), _all_cpu_s(run), _cpu_s(worker)
+        while (passed_s := time.monotonic() - wall_s) < seconds:
+            os.utime(image)
+            time.sleep(min(_CHANGE_EVERY_S, seconds - passed_s))
+        worker_s, all_s = _cpu_s(worker) - worker_s, _all_cpu_s(run) - all_s
+        share = 100 / (time.monotonic() - wall_s) / (os.cpu_count() or 1)
+    used = worker_s * share
+    assert abs(used - percent) <= percent * _HEADROOM, f"{used:.1f} % in place of {percent} %"
+    return (
+        f"{used:.1f} % of all processors over {seconds:.0f} s, told to take {percent} %; "
+        f"with lookout, herald, Redis and supervisor {all_s * share:.1f} %"
+    )
+
+
+def _all_cpu_s(run: AgentRun) -> float:
+    return sum(_cpu_s(pid) for pid in run.processes())
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

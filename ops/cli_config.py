@@ -11,7 +11,7 @@ from ops.catalogue_access import json_option, opened_desk, person, state_option
 
 @click.group()
 def config() -> None:
-    """Write all settings and folders to one TOML file, or make them what one says."""
+    """Write all settings, folders and who is told of trouble to one TOML file, or make them what one says."""
 
 
 @config.command(
@@ -27,17 +27,24 @@ def export(file: Path | None, state: str | None) -> None:
     """Write all that is set to FILE, or to standard output.
 
     What is not set stands there as a comment, with its default. Passwords are never written: `apply` keeps those that
-    are stored, and takes new ones from the files that password_file names.
+    are stored, and takes new ones from the files that password_file names. Of the address of a webhook, or of a
+    dead-man's switch, what comes after the host is left out likewise.
     """
+    from dataclasses import replace
+
     from ops.config_text import config_text
+    from ops.herald_config import read_herald_layer
     from ops.keeping import Keeping
+    from ops.notify.settings import herald_file
+    from ops.whole_file import write_whole
 
     with opened_desk(state) as desk, desk.catalog.read() as session:
-        text = config_text(Keeping(desk, session, person()).document())
+        herald = read_herald_layer(herald_file(desk.settings.state_dir), desk.settings.time_zone)
+        text = config_text(replace(Keeping(desk, session, person()).document(), herald=herald))
     if file is None:
         click.echo(text, nl=False)
     else:
-        _write(file, text)
+        write_whole(file, text)
 
 
 @config.command(
@@ -59,7 +66,9 @@ def apply(file: Path, dry_run: bool, prune: bool, state: str | None, as_json: bo
     """Make all settings, and the folders that FILE names, what it says: all of it or nothing.
 
     A setting that FILE leaves out goes back to its default. A folder that it does not name stays as it is, unless
-    --prune is given; one that it names need not be there at present. Applied again, the same file changes nothing.
+    --prune is given; one that it names need not be there at present. Who is told of trouble ([mail], [webhook],
+    [summary], [metrics], [alive]) stays as it is if FILE has none of these sections; one of them that it lacks is
+    switched off otherwise. Applied again, the same file changes nothing.
     """
     from ops.cli_settings import tell
     from ops.config_document import read_config
@@ -73,21 +82,3 @@ def apply(file: Path, dry_run: bool, prune: bool, state: str | None, as_json: bo
     tell(changes, as_json, planned=dry_run)
     if dry_run and changes and not as_json:
         click.echo("Nothing was changed: this was a dry run.")
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file, whole or not at all; one that is there is replaced."""
-    import os
-
-    from policies.errors import StorageError
-
-    partial = file.with_name(f".{file.name}.{os.getpid()}.new")
-    try:
-        with partial.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"cannot be written: {error.strerror}", path=str(file)) from error

@@ -3,6 +3,9 @@
     [retention]                     what holds for all folders, and the agent's own settings
     keep_daily_days = 30
 
+    [mail]                          who is told of trouble: the sections of herald.toml
+    server = "smtp.example.org"
+
     [credentials]                   what folders are opened with that name no credentials of their own
     user = "backup"
     password_file = "/etc/rollforward/nas"
@@ -21,12 +24,14 @@ Whatever is wrong in it is named with its line.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from ops.herald_config import HERALD_FIELDS, HeraldLayer, check_herald_section, plain_herald
 from ops.setting_rows import Layer, same_layer
 from ops.settings import checked_zone
 from ops.toml_text import line_of, plain_value
@@ -90,11 +95,13 @@ class ConfigDocument:
         settings: what is set for the agent and for all its folders.
         login: the agent's default credentials.
         folders: the managed folders, by path.
+        herald: who is told of trouble, and where programs look; nothing where the file has no such section.
     """
 
     settings: Layer = field(default_factory=dict)
     login: Login | None = None
     folders: Mapping[str, FolderEntry] = field(default_factory=dict)
+    herald: HeraldLayer = field(default_factory=dict)
 
 
 def read_config(path: Path) -> ConfigDocument:
@@ -162,13 +169,27 @@ class _Reading:
 
     def document(self, document: Mapping[str, object]) -> ConfigDocument:
         layer: Layer = {}
+        herald: dict[str, object] = {}
         for name, value in document.items():
             if name in _SECTIONS:
                 layer |= self._section(name, value, (), for_agent=True)
+            elif name in HERALD_FIELDS:
+                herald[name] = self._herald(name, value)
             elif name not in ("credentials", "folder"):
-                known = (*_SECTIONS, "credentials", "[folder]")
+                known = (*_SECTIONS, *HERALD_FIELDS, "credentials", "[folder]")
                 raise self.wrong(f"there is no section {name!r}", (name,), f"There are: {', '.join(known)}.")
-        return ConfigDocument(layer, self._default_login(document), self._folders(document.get("folder", [])))
+        folders = self._folders(document.get("folder", []))
+        return ConfigDocument(layer, self._default_login(document), folders, plain_herald(herald))
+
+    def _herald(self, name: str, held: object) -> Mapping[str, object]:
+        table = self._table(held, (name,))
+        try:
+            check_herald_section(name, table, self._where)
+        except ConfigurationError as error:
+            said = re.search(rf"\b{name}\.([a-z_]+)", error.message)
+            key = said[1] if said is not None and said[1] in table else None
+            raise self.wrong(error.message, (name, key) if key else (name,), error.hint) from error
+        return table
 
     def _default_login(self, document: Mapping[str, object]) -> Login | None:
         if "credentials" not in document:

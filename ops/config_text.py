@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from ops.config_document import ConfigDocument, FolderEntry, Login
+from ops.herald_config import herald_lines
 from ops.setting_rows import Layer
 from ops.toml_text import toml_line, toml_value
 from policies.folder_policy import AGENT_FIELDS, FOLDER_FIELDS
@@ -26,7 +27,8 @@ def config_text(document: ConfigDocument) -> str:
     Returns:
         The file's content, with all settings of the agent, those at their defaults as comments.
     """
-    lines = [*_HEAD.splitlines(), *_all_sections(document.settings), *_default_login(document.login)]
+    lines = [*_HEAD.splitlines(), *_all_sections(document.settings)]
+    lines += [*herald_lines(document.herald), *_default_login(document.login)]
     for entry in document.folders.values():
         lines.extend(_folder(entry))
     return "\n".join(lines) + "\n"

@@ -16,6 +16,14 @@ from typing import TYPE_CHECKING
 from ops.clock import machine_now
 from ops.config_document import ConfigDocument, FolderEntry, Login
 from ops.folder_place import answered, known_path, refuse_missing, refuse_overlap
+from ops.herald_config import (
+    HeraldLayer,
+    herald_changes,
+    known_rest,
+    read_herald_layer,
+    write_herald,
+)
+from ops.notify.settings import herald_file
 from ops.setting_rows import Layer, SettingRow, agent_rows, folder_rows, value_words
 from policies.errors import ConfigurationError, OwnershipError, StorageError
 from storage.catalog.agents import agent_of, agent_policy, set_agent_settings
@@ -190,6 +198,7 @@ class Keeping:
 
         Raises:
             ConfigurationError: it says what cannot be; then the transaction must not be committed.
+            StorageError: `herald.toml` cannot be written; likewise.
         """
         changes = self.set_agent(dict(document.settings)) + self.set_agent_login(document.login)
         known = {folder.path: folder for folder in all_folders(self._session)}
@@ -207,6 +216,25 @@ class Keeping:
                 changes += self.apply(known[path], entry)
             else:
                 changes += self.add(replace(entry, path=path), may_be_missing=True)
+        return changes + self._set_herald(document.herald)
+
+    def _set_herald(self, wanted: HeraldLayer) -> list[Change]:
+        """Have `herald.toml` say what a document says; last of all, for it is no part of the transaction."""
+        if not wanted:
+            return []
+        settings = self._desk.settings
+        path = herald_file(settings.state_dir)
+        told: list[tuple[str, str, str]] = []
+        try:
+            before = read_herald_layer(path, settings.time_zone)
+        except ConfigurationError as error:
+            before, told = {}, [(path.name, error.message, "written anew")]
+        after = known_rest(wanted, before, "the file of settings")
+        changes = [Change(AGENT_PLACE, *one) for one in [*told, *herald_changes(before, after)]]
+        self._note(AGENT_PLACE, changes)
+        if changes and not self._dry_run:
+            self._session.flush()
+            write_herald(path, after)
         return changes
 
     def _refuse_foreign(self, path: Path) -> None:

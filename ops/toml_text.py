@@ -14,11 +14,11 @@ from typing import Final
 _SHORT: Final = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 
 
-def toml_value(value: bool | int | str) -> str:
+def toml_value(value: bool | int | str | Sequence[str]) -> str:
     """Write a value.
 
     Args:
-        value: true or false, a whole number, or text that is Unicode throughout.
+        value: true or false, a whole number, text that is Unicode throughout, or a list of such texts.
 
     Raises:
         ValueError: the text holds what no TOML file can: half of a surrogate pair.
@@ -27,11 +27,13 @@ def toml_value(value: bool | int | str) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
+    if not isinstance(value, str):
+        return f"[{', '.join(toml_value(one) for one in value)}]"
     value.encode()  # TOML is UTF-8: what cannot be encoded cannot be written
     return '"' + "".join(_letter(letter) for letter in value) + '"'
 
 
-def toml_line(key: str, value: bool | int | str, comment: str = "") -> str:
+def toml_line(key: str, value: bool | int | str | Sequence[str], comment: str = "") -> str:
     """Write a key and its value on one line.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checks.standing import fill_catalogue, tell_standing
+from tests.checks.standing import fill_catalogue, scrape, tell_standing
 from tests.checks.ticking import tick_over
 from watcher.pacing import Pacer
 
@@ -41,3 +41,20 @@ def test_status_of_ten_million_images(state: Path):
     )
     assert len(told.values["folders"]) == FOLDERS  # type: ignore[arg-type]
     assert told.gather_s < 0.5
+
+
+@pytest.mark.acceptance
+def test_metrics_of_ten_million_images(state: Path):
+    scraped = scrape(state)
+    print(
+        f"\nmetrics of {FOLDERS * IMAGES:,} images in {FOLDERS:,} folders: {len(scraped.samples):,} samples,"
+        f" {scraped.size_bytes >> 10:,} KiB, {scraped.seconds:.2f} s"
+    )
+    images = [
+        value
+        for (name, labels), value in scraped.samples.items()
+        if name == "rollforward_folder_images" and ("state", "good") in labels
+    ]
+    assert len(images) == FOLDERS
+    assert sum(images) == FOLDERS * (IMAGES - IMAGES // 500)
+    assert scraped.seconds < 10  # what Prometheus waits for, unless told otherwise

@@ -10,8 +10,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from ops.catalogue_access import opened_desk
 from ops.clock import machine_now
+from ops.observe.event_counts import EventCounter
+from ops.observe.health import Health
+from ops.observe.metrics import Sources, make_registry, metrics_text
+from ops.observe.queues import QueueLength
+from ops.observe.space import Space
 from ops.status import gather_standing
 from ops.status_screen import screen
 from storage.catalog import Catalog, sqlite_url
@@ -94,6 +101,51 @@ def tell_standing(state_dir: Path) -> Told:
     command_s, start_s = (min(_time(words) for _ in range(3)) for words in (command, bare))
     whole = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
     return Told(gather_s, command_s, start_s, shown, json.loads(whole.stdout))
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """What Prometheus would read.
+
+    Attributes:
+        seconds: time to gather and write it.
+        size_bytes: of the text.
+        samples: value of each, by its name and labels.
+    """
+
+    seconds: float
+    size_bytes: int
+    samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scrape(state_dir: Path) -> Scraped:
+    """Ask for all metrics once, and read them as Prometheus does: each family once, each sample once, all numbers."""
+    with opened_desk(str(state_dir)) as desk:
+        sources = Sources(
+            desk.catalog,
+            desk.clock,
+            "1",
+            lambda: Health({"lookout": None, "catalogue": 'it is "away"\n'}),
+            lambda: [QueueLength("verify", 1, 2, 3)],
+            lambda paths: {path: Space(path, 1, 10, 20) for path in paths},
+            EventCounter(),
+        )
+        begun = time.monotonic()
+        text = metrics_text(make_registry(sources))
+        seconds = time.monotonic() - begun
+    samples: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    names = []
+    families = list(text_string_to_metric_families(text.decode()))
+    for family in families:
+        names.append(family.name)
+        assert family.documentation, family.name
+        assert family.type in ("gauge", "counter"), family.name
+        for sample in family.samples:
+            key = sample.name, tuple(sorted(sample.labels.items()))
+            assert key not in samples, key
+            samples[key] = float(sample.value)
+    assert len(names) == len(set(names)), names
+    return Scraped(seconds, len(text), samples)
 
 
 def _time(command: list[str]) -> float:

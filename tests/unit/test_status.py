@@ -16,9 +16,10 @@ from ops.status_screen import space_bar
 from policies.freezing import FreezeKind
 from policies.notices import Trouble, TroubleKind, TroubleRecord
 from storage.catalog import Attempt, Catalog, Folder, Image, ImageState, WorkKind, sqlite_url
+from storage.catalog.folders import all_folders
 from storage.catalog.memory_models import StoredFreeze
 from storage.catalog.notices import set_trouble_records
-from tests.checks.standing import fill_catalogue, tell_standing
+from tests.checks.standing import fill_catalogue, scrape, tell_standing
 from tests.integration.agent_run import wait_for
 from tests.listeners import mail_server, web_server
 
@@ -183,3 +184,18 @@ def test_about_names_what_a_report_needs():
         "image_format",
         "catalogue_layout",
     ]
+
+
+def test_metrics_parse_cleanly_whatever_folders_are_called(state: Path):
+    trouble(state)
+    catalog = Catalog(sqlite_url(state / "catalogue.sqlite"))
+    names = ['büro "two"', "new\nline", "back\\slash\\n", '{folder="x"} 1', "\x1b[31m\u202e"]
+    with catalog.write() as session:
+        for folder, name in zip(all_folders(session), names, strict=False):
+            folder.path = f"/srv/{name}"
+    catalog.close()
+    samples = scrape(state).samples
+    for name in names:
+        assert samples["rollforward_folder_images", (("folder", f"/srv/{name}"), ("state", "good"))] == 50
+    assert samples["rollforward_healthy", (("part", "catalogue"),)] == 0
+    assert samples["rollforward_attempts", (("state", "quarantined"), ("work", "verify"))] == 1

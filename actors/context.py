@@ -95,12 +95,10 @@ class AgentContext:
         Raises:
             StopRequested: the agent is asked to stop.
         """
-        self.answered()
         self.pause()
-        self.answered()
 
     def pause(self, cpu_percent: float | None = None) -> None:
-        """Sleep until this process is within its share of the processors.
+        """Sleep until this process is within its share of the processors; it is not the folder that is silent then.
 
         Args:
             cpu_percent: of the machine's processors; None for what the agent as a whole may take.
@@ -108,9 +106,15 @@ class AgentContext:
         Raises:
             StopRequested: the agent is asked to stop.
         """
-        self.throttle.pause(cpu_percent, self.stopping.wait)
+        self.answered()
+        self.throttle.pause(cpu_percent, self._sleep)
         if self.stopping.is_set():
             raise StopRequested
+
+    def _sleep(self, seconds: float) -> bool:
+        is_stopping = self.stopping.wait(seconds)
+        self.answered()
+        return is_stopping
 
     def note(
         self,

@@ -25,20 +25,23 @@ class Outage:
         self._log = structlog.get_logger(process)
         self._lock = threading.Lock()
         self._began_at: float | None = None
+        self._ended_at = 0.0
 
     @property
     def lasts(self) -> bool:
         """Whether the catalogue was away when it was last asked."""
         return self._began_at is not None
 
-    def begin(self, error: CatalogAwayError) -> None:
+    def begin(self, error: CatalogAwayError, asked_at_s: float) -> None:
         """Take note that the catalogue is away; say so unless that was said.
 
         Args:
             error: what was met.
+            asked_at_s: when it was asked, on the monotonic clock: what was begun before it was last back is not told
+                of again.
         """
         with self._lock:
-            if self._began_at is not None:
+            if self._began_at is not None or asked_at_s < self._ended_at:
                 return
             self._began_at = time.monotonic()
         self._log.warning("the catalogue's server is away, work waits for it", reason=error.reason)
@@ -53,5 +56,6 @@ class Outage:
         with self._lock:
             if self._began_at is None or asked_at_s < self._began_at:
                 return
-            away_s, self._began_at = time.monotonic() - self._began_at, None
+            self._ended_at = time.monotonic()
+            away_s, self._began_at = self._ended_at - self._began_at, None
         self._log.info("the catalogue's server is back", away_s=round(away_s, 1))

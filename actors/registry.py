@@ -52,7 +52,7 @@ def _perform(context: AgentContext, run: Callable[[], None]) -> None:
         try:
             run()
         except CatalogAwayError as error:
-            context.outage.begin(error)
+            context.outage.begin(error, begun_s)
             context.stopping.wait(AGAIN_S)
         except BusyError as error:
             _log.info("left to another worker", reason=error.reason)

@@ -58,7 +58,9 @@ class Throttle:
         self._percent = percent
 
     def pause(self, percent: float | None, sleep: Callable[[float], object]) -> None:
-        """Sleep until this process has not used more than its share.
+        """Sleep until this process has not used more than its share, or for `OWED_S`.
+
+        What else this process does may take all of the share: then work goes on little by little all the same.
 
         Args:
             percent: of all processors; None for the agent's share. More than that is never given.
@@ -67,7 +69,8 @@ class Throttle:
         allowed = self._percent if percent is None else min(percent, self._percent)
         if allowed >= 100:
             return
-        while (ahead_s := self._ahead_s(allowed)) > 0:
+        until_s = self._wall_s() + OWED_S
+        while (ahead_s := self._ahead_s(allowed)) > 0 and self._wall_s() < until_s:
             if sleep(min(ahead_s, _LONGEST_SLEEP_S)):
                 return
 

@@ -17,7 +17,7 @@ from actors.outage import AGAIN_S
 from policies.errors import CatalogAwayError, CatalogError, RollforwardError
 from storage.catalog.agents import agent_policy
 from storage.catalog.attempts import fail_attempt, pause_attempt
-from storage.catalog.leases import give_lease_back, renew_all, take_lease
+from storage.catalog.leases import give_lease_back, renew, take_lease
 from storage.catalog.models import EventKind
 
 _log = structlog.get_logger("agent")
@@ -40,7 +40,9 @@ class Trial:
 
 
 @contextmanager
-def trying(context: AgentContext, attempt_id: int, subject: str, folder_id: int) -> Iterator[Trial]:
+def trying(
+    context: AgentContext, attempt_id: int, subject: str, folder_id: int, *, is_recorded_later: bool = False
+) -> Iterator[Trial]:
     """Do work under an attempt that was begun; what goes wrong is recorded.
 
     The block ends the attempt itself when it records its result, then sets `done`. An error of ours is an
@@ -52,6 +54,7 @@ def trying(context: AgentContext, attempt_id: int, subject: str, folder_id: int)
         attempt_id: from `begin_attempt`.
         subject: file name, for the event log.
         folder_id: its folder.
+        is_recorded_later: whether the result is recorded after the block; then `AtWork.end` is called there, too.
 
     Crash: the attempt stays, and counts as a crash when it is next begun.
     """
@@ -66,6 +69,9 @@ def trying(context: AgentContext, attempt_id: int, subject: str, folder_id: int)
     except BaseException as error:
         _record_failure(context, attempt_id, f"{type(error).__name__}: {error}", subject, folder_id)
         raise
+    finally:
+        if not (trial.done and is_recorded_later):
+            context.at_work.end([attempt_id])
 
 
 def _record_failure(
@@ -105,7 +111,7 @@ def persist(context: AgentContext, record: Callable[[Session], None]) -> None:
                 record(session)
         except CatalogError as error:
             if isinstance(error, CatalogAwayError):
-                context.outage.begin(error)
+                context.outage.begin(error, begun_s)
             elif said_at is None or begun_s - said_at > _SAY_AGAIN_S:
                 said_at = begun_s
                 _log.warning("the end of work is not recorded yet", reason=str(error))
@@ -130,11 +136,13 @@ def beginning(context: AgentContext, attempt_ids: list[int]) -> Iterator[Session
     Raises:
         CatalogError: the catalogue cannot be used.
     """
+    begun_s = time.monotonic()
     try:
         with context.catalog.write() as session:
             yield session
+        context.at_work.begin(attempt_ids)
     except CatalogAwayError as error:
-        context.outage.begin(error)
+        context.outage.begin(error, begun_s)
         if attempt_ids:
             persist(context, lambda session: _pause(context, session, attempt_ids))
         raise
@@ -158,7 +166,7 @@ def holding_chain(context: AgentContext, chain_id: int) -> Iterator[int | None]:
 
     Crash: the lease ends when its holder is seen to be gone.
     """
-    fence = None
+    begun_s, fence = time.monotonic(), None
     try:
         with context.catalog.write() as session:
             fence = take_lease(
@@ -169,16 +177,19 @@ def holding_chain(context: AgentContext, chain_id: int) -> Iterator[int | None]:
                 lease_time=context.pace.lease_time,
             )
     except CatalogAwayError as error:
-        context.outage.begin(error)
+        context.outage.begin(error, begun_s)
         if fence is not None:
             taken = fence  # perhaps: it is not known whether the transaction ended
             persist(context, lambda session: give_lease_back(session, chain_id, taken, context.holder))
         raise
+    if fence is not None:
+        context.at_work.begin(chain_id=chain_id)
     try:
         yield fence
     finally:
         if fence is not None:
             token = fence
+            context.at_work.end(chain_id=chain_id)
             persist(context, lambda session: give_lease_back(session, chain_id, token))
 
 
@@ -203,11 +214,11 @@ class Pulse(threading.Thread):
             try:
                 with self._context.catalog.write() as session:
                     expires_at = self._context.machine_clock() + lease_time
-                    renew_all(session, self._context.holder, expires_at=expires_at)
+                    renew(session, self._context.holder, *self._context.at_work.now(), expires_at=expires_at)
                     self._context.throttle.set_percent(agent_policy(session).performance.cpu_percent)
                 outage.end(begun_s)
             except CatalogAwayError as error:
-                outage.begin(error)
+                outage.begin(error, begun_s)
             except RollforwardError as error:
                 _log.warning("leases not renewed, or settings not read", reason=str(error))
             pause_s = lease_time.total_seconds() / 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -246,13 +246,13 @@ def _read_back(context: AgentContext, task: _Task) -> _Reading | None:
     """
     begun_at, begun_s = context.machine_clock(), time.monotonic()
     reading: _Reading | None = None
-    with trying(context, task.attempt_id, task.path.name, task.folder_id) as trial:
+    with trying(context, task.attempt_id, task.path.name, task.folder_id, is_recorded_later=True) as trial:
 
         def read(answered: Beat) -> tuple[Verified, bool, str | None]:
+            throttled = replace(context, answered=answered)
+
             def progress(_done_bytes: int, _total_bytes: int) -> None:
-                answered()
-                context.pause(task.cpu_percent)
-                answered()
+                throttled.pause(task.cpu_percent)
 
             verified = read_back(task.path, progress=progress)
             return verified, _unchanged(task, verified), _intrusion(task.path, verified)
@@ -289,6 +289,7 @@ def _finish(context: AgentContext, readings: Sequence[_Reading], waiting: Sequen
 
     if readings or waiting:
         persist(context, record)
+        context.at_work.end([task.attempt_id for task in (*[one.task for one in readings], *waiting)])
     return outcomes[-1] if outcomes else _Outcome()
 
 

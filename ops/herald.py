@@ -96,7 +96,7 @@ class Herald:
                 if step == self._work:
                     self._outage.end(begun_s)
             except CatalogAwayError as error:
-                self._outage.begin(error)
+                self._outage.begin(error, begun_s)
             except RollforwardError as error:
                 problems.append(str(error))
         self._say("; ".join(problems))

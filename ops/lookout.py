@@ -106,7 +106,7 @@ class Rounds:
             for step in self._steps:
                 step()
         except CatalogAwayError as error:
-            self._outage.begin(error)
+            self._outage.begin(error, begun_s)
             return False
         except RollforwardError as error:
             if str(error) != self._said:

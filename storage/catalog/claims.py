@@ -43,7 +43,7 @@ def place_claim(
         claim: what is needed; its own expiry is not looked at.
         now: calendar time.
         holder: the process that renews it, for a need of running work; None for one that lasts.
-        expires_at: when it ends unless `leases.renew_all` renews it (machine); None for one that lasts.
+        expires_at: when it ends unless `leases.renew` renews it (machine); None for one that lasts.
 
     Returns:
         Names that cannot be claimed, because they are gone or on their way out: nothing is recorded then. Empty if

@@ -7,9 +7,10 @@ still the one that the work began under, so that a worker which was thought dead
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, true, update
 from sqlalchemy.orm import Session
 
 from policies.errors import BusyError, CatalogError
@@ -91,10 +92,31 @@ def give_lease_back(session: Session, chain_id: int, fence: int, holder: Holder 
     session.delete(lease)
 
 
-def renew_all(session: Session, holder: Holder, *, expires_at: datetime) -> None:
-    """Say that a holder lives: move the end of all its leases, attempts and claims."""
-    for table in (Lease, Attempt, StoredClaim):
-        session.execute(update(table).where(table.holder == str(holder)).values(expires_at=expires_at))
+def renew(
+    session: Session,
+    holder: Holder,
+    attempt_ids: Collection[int],
+    chain_ids: Collection[int],
+    *,
+    expires_at: datetime,
+) -> None:
+    """Say that a holder lives and is at some work: move the end of that, and of all its claims.
+
+    Args:
+        session: of a write transaction.
+        holder: who lives.
+        attempt_ids: attempts that it is at.
+        chain_ids: chains whose leases it holds.
+        expires_at: until when it counts as alive (machine).
+    """
+    chosen = (
+        (Attempt, Attempt.id.in_(attempt_ids)),
+        (Lease, Lease.chain_id.in_(chain_ids)),
+        (StoredClaim, true()),
+    )
+    for table, condition in chosen:
+        mine = (table.holder == str(holder), condition)
+        session.execute(update(table).where(*mine).values(expires_at=expires_at))
 
 
 def let_go_of_all(session: Session, holder: Holder) -> None:

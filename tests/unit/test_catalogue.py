@@ -42,7 +42,7 @@ from storage.catalog.events import events_after, record_event
 from storage.catalog.folders import add_folder, all_folders, begin_anew, folders_due
 from storage.catalog.holders import Holder
 from storage.catalog.images import FileStamp, ImageFacts, new_image, restart_image, set_facts, stamp_of
-from storage.catalog.leases import check_fence, give_lease_back, renew_all, take_lease
+from storage.catalog.leases import check_fence, give_lease_back, renew, take_lease
 from storage.catalog.models import SCHEMA_REVISION
 from storage.catalog.points import span_of
 
@@ -321,7 +321,7 @@ def test_a_lease_ends_with_its_holder_or_its_time(catalog: Catalog):
     with catalog.write() as session:
         assert take_lease(session, chain_id, ELSEWHERE, machine_now=NOON, lease_time=MINUTE) == 2
     with catalog.write() as session:
-        renew_all(session, ELSEWHERE, expires_at=NOON + 2 * MINUTE)
+        renew(session, ELSEWHERE, (), [chain_id], expires_at=NOON + 2 * MINUTE)
     with catalog.write() as session:
         assert take_lease(session, chain_id, ME, machine_now=NOON + MINUTE, lease_time=MINUTE) is None
         assert take_lease(session, chain_id, ME, machine_now=NOON + 2 * MINUTE, lease_time=MINUTE) == 3

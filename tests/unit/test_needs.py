@@ -22,7 +22,7 @@ from storage.catalog.claims import (
 )
 from storage.catalog.facts import chain_facts
 from storage.catalog.holds import holds_of_folder, place_hold, release_hold, stored_holds
-from storage.catalog.leases import renew_all
+from storage.catalog.leases import renew
 from storage.catalog.ledger_lines import waiting_lines
 from storage.catalog.tombstones import begin_retirements, retiring_tombstones
 from storage.ledger_entries import HoldEntry
@@ -109,7 +109,7 @@ def test_a_claim_of_work_ends_with_its_process_or_its_time(catalog: Catalog):
         place_claim(session, chain_id, "mine", NEED, now=NOON, holder=ME, expires_at=soon)
         place_claim(session, chain_id, "dead", NEED, now=NOON, holder=GONE, expires_at=soon)
         place_claim(session, chain_id, "person", NEED, now=NOON)
-        renew_all(session, ME, expires_at=NOON + 2 * MINUTE)
+        renew(session, ME, (), (), expires_at=NOON + 2 * MINUTE)
         before = session.get_one(Chain, chain_id).revision
     with catalog.write() as session:
         assert len(claims_of_chain(session, chain_id, machine_now=NOON)) == 2

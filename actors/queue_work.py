@@ -174,7 +174,7 @@ def retry_work(session: Session, attempt: Attempt, person: Person) -> None:
     folder.rescan_at = min(folder.rescan_at, person.machine_now)
     waiting = (Image.folder_id == folder.id, Image.state == ImageState.LANDED)
     session.execute(update(Image).where(*waiting).values(hinted_at=None))
-    make_folder_due(session, folder.id, person.now)
+    make_folder_due(session, folder.id)
 
 
 def _folder_of(session: Session, attempt: Attempt) -> Folder | None:

@@ -49,7 +49,7 @@ def freeze(folder: Path, reason: str, until: datetime | None, state: str | None,
         ends = "with `rollforward unfreeze`" if until is None else f"on {until:%Y-%m-%d %H:%M %Z}".rstrip()
         key = f"{FreezeKind.PERSON.value} {secrets.token_hex(8)}"
         made = Freeze(FreezeKind.PERSON, key, now, f"{who} wants it so: {reason}", ends, until)
-        if freeze_folder(session, found.id, made, now=now):
+        if freeze_folder(session, found.id, made):
             _note(session, EventKind.FROZEN, found, made.reason, now)
             words = "nothing is removed from now on"
         else:

@@ -168,12 +168,12 @@ class Keeping:
             if old != new
         ]
         priority = NO_PRIORITY if entry.sort_priority is None else entry.sort_priority
-        describe_folder(self._session, folder, FolderTraits(zone, entry.description, priority), now=self.now)
+        describe_folder(self._session, folder, FolderTraits(zone, entry.description, priority))
         folder.credentials, sealed = self._sealed(folder.credentials, entry.login, folder.path)
         agent = agent_policy(self._session)
         rows = folder_rows(folder.settings, agent), folder_rows(entry.settings, agent)
         changes += sealed + _changed_rows(folder.path, *rows)
-        set_folder_settings(self._session, folder, dict(entry.settings), now=self.now)
+        set_folder_settings(self._session, folder, dict(entry.settings))
         self._note(folder.path, changes, folder.id)
         return changes
 

@@ -127,13 +127,13 @@ class Household:
     def plan_anew(self) -> None:
         """Have every chain planned, whatever the catalogue says of when."""
         with self.catalog.write() as session:
-            make_folder_due(session, None, self.now)
+            make_folder_due(session, None)
 
     def set_layer(self, layer: Layer) -> None:
         """Give the folder settings of its own."""
         with self.catalog.write() as session:
             folder = session.get_one(Folder, self.folder_id)
-            set_folder_settings(session, folder, layer, now=self.now)
+            set_folder_settings(session, folder, layer)
 
     # --- work
 

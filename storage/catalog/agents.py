@@ -68,7 +68,7 @@ def set_agent_settings(session: Session, layer: Layer, *, now: datetime) -> Agen
     if agent.settings != layer:
         agent.settings = layer
         agent.settings_revision += 1
-        make_folder_due(session, None, now)
+        make_folder_due(session, None)
     return policy
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -10,6 +11,9 @@ from sqlalchemy.orm import Session
 from policies.names import image_name
 from storage.catalog.folder_order import in_order
 from storage.catalog.models import Chain, Folder, Image, ImageState
+
+AT_ONCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Before any time that an agent's clock may show: due by a command that was given by a clock ahead of that one, too."""
 
 
 def chain_for(
@@ -71,9 +75,9 @@ def chains_of_folder(session: Session, folder_id: int) -> list[Chain]:
     return list(session.scalars(query.order_by(Chain.volume, Chain.base_number, Chain.id)))
 
 
-def make_folder_due(session: Session, folder_id: int | None, now: datetime) -> None:
-    """Make all chains of a folder due for planning; those of every folder, if none is named."""
-    query = update(Chain).values(revision=Chain.revision + 1, next_due_at=now)
+def make_folder_due(session: Session, folder_id: int | None) -> None:
+    """Make all chains of a folder due for planning, whatever the clock; those of every folder, if none is named."""
+    query = update(Chain).values(revision=Chain.revision + 1, next_due_at=AT_ONCE)
     session.execute(query if folder_id is None else query.where(Chain.folder_id == folder_id))
 
 
@@ -90,7 +94,7 @@ def start_work(session: Session, folder_id: int | None, now: datetime) -> int:
     Returns:
         How many chains that are.
     """
-    query = update(Chain).values(revision=Chain.revision + 1, next_due_at=now, started_at=now)
+    query = update(Chain).values(revision=Chain.revision + 1, next_due_at=AT_ONCE, started_at=now)
     mine = query if folder_id is None else query.where(Chain.folder_id == folder_id)
     return int(session.connection().execute(mine).rowcount)
 
@@ -117,7 +121,13 @@ def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[t
 
 
 def make_due(session: Session, chain_id: int, now: datetime) -> None:
-    """Make a chain due for planning, because something about it changed; a plan under way is out of date."""
+    """Make a chain due for planning, because something about it changed; a plan under way is out of date.
+
+    Args:
+        session: of a write transaction.
+        chain_id: the chain; nothing happens if it is no longer catalogued.
+        now: calendar time of the agent; `AT_ONCE` for a command, which may go by another clock.
+    """
     chain = lock_chain(session, chain_id)
     if chain is not None:
         chain.next_due_at = min(chain.next_due_at, now)

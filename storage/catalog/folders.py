@@ -84,18 +84,17 @@ def find_folder(session: Session, path: Path) -> Folder | None:
     return session.scalar(select(Folder).where(Folder.path == str(path)))
 
 
-def describe_folder(session: Session, folder: Folder, traits: FolderTraits, *, now: datetime) -> None:
+def describe_folder(session: Session, folder: Folder, traits: FolderTraits) -> None:
     """Record what a person says of a folder; with another time zone its chains are due for planning.
 
     Args:
         session: of a write transaction.
         folder: the folder.
         traits: what is said.
-        now: calendar time.
     """
     if traits.time_zone is not None and traits.time_zone != folder.time_zone:
         folder.time_zone = traits.time_zone
-        make_folder_due(session, folder.id, now)
+        make_folder_due(session, folder.id)
     if traits.description is not None:
         folder.description = traits.description
     if traits.sort_priority is not None:
@@ -113,14 +112,13 @@ def folder_policy(session: Session, folder: Folder) -> FolderPolicy:
     return parse_folder_policy(folder.settings, agent_policy(session).folders, where=folder.path)
 
 
-def set_folder_settings(session: Session, folder: Folder, layer: Layer, *, now: datetime) -> FolderPolicy:
+def set_folder_settings(session: Session, folder: Folder, layer: Layer) -> FolderPolicy:
     """Replace a folder's own settings; its chains are due for planning then.
 
     Args:
         session: of a write transaction.
         folder: the folder.
         layer: all that is set for it alone, as `policies.folder_policy.folder_layer` writes it.
-        now: calendar time.
 
     Returns:
         What holds from now on.
@@ -132,7 +130,7 @@ def set_folder_settings(session: Session, folder: Folder, layer: Layer, *, now: 
     if folder.settings != layer:
         folder.settings = layer
         folder.settings_revision += 1
-        make_folder_due(session, folder.id, now)
+        make_folder_due(session, folder.id)
     return policy
 
 

@@ -114,14 +114,13 @@ def stored_freezes(session: Session) -> list[StoredFreeze]:
     return list(session.scalars(select(StoredFreeze).order_by(StoredFreeze.since, StoredFreeze.id)))
 
 
-def freeze_folder(session: Session, folder_id: int, freeze: Freeze, *, now: datetime) -> bool:
+def freeze_folder(session: Session, folder_id: int, freeze: Freeze) -> bool:
     """Freeze a folder because a person wants it.
 
     Args:
         session: of a write transaction.
         folder_id: the folder.
         freeze: of the kind `PERSON`.
-        now: calendar time.
 
     Returns:
         False if a person has frozen it already; then nothing changes.
@@ -140,7 +139,7 @@ def freeze_folder(session: Session, folder_id: int, freeze: Freeze, *, now: date
             ends_at=freeze.ends_at,
         )
     )
-    make_folder_due(session, folder_id, now)
+    make_folder_due(session, folder_id)
     return True
 
 
@@ -174,7 +173,7 @@ def unfreeze_folder(session: Session, folder_id: int, waived_by: str, *, now: da
         else:
             waive(session, Scope(folder_id), row.key, waived_by, now=now)
     if found:
-        make_folder_due(session, folder_id, now)
+        make_folder_due(session, folder_id)
     return tuple(_unpack(row) for row in found)
 
 
@@ -225,7 +224,7 @@ def _make_due(session: Session, scope: Scope, now: datetime) -> None:
     if scope.chain_id is not None:
         make_due(session, scope.chain_id, now)
     else:
-        make_folder_due(session, scope.folder_id, now)
+        make_folder_due(session, scope.folder_id)
 
 
 def _unpack(row: StoredFreeze) -> Freeze:

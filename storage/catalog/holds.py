@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from policies.errors import ConfigurationError
 from policies.holdings import Hold
 from policies.points import PointId
-from storage.catalog.chains import lock_chain, make_due
+from storage.catalog.chains import AT_ONCE, lock_chain, make_due
 from storage.catalog.ledger_lines import add_line
 from storage.catalog.memory_models import StoredHold
 from storage.catalog.models import Chain, Image, ImageState
@@ -49,7 +49,7 @@ def place_hold(session: Session, chain_id: int, hold: Hold) -> StoredHold:
     )
     session.add(stored)
     add_line(session, chain.folder_id, hold_entry(stored))
-    make_due(session, chain_id, hold.placed_at)
+    make_due(session, chain_id, AT_ONCE)
     session.flush()
     return stored
 
@@ -70,7 +70,7 @@ def release_hold(session: Session, hold_id: int, *, now: datetime) -> StoredHold
         return None
     add_line(session, stored.folder_id, hold_entry(stored, released_at=now))
     for chain_id in session.scalars(select(Chain.id).where(Chain.folder_id == stored.folder_id)):
-        make_due(session, chain_id, now)
+        make_due(session, chain_id, AT_ONCE)
     session.delete(stored)
     return stored
 

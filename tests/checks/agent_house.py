@@ -52,7 +52,7 @@ class AgentHouse:
         """Give its folder settings of its own."""
         with self.run.catalog() as catalog, catalog.write() as session:
             [folder] = all_folders(session)
-            set_folder_settings(session, folder, layer, now=self.now)
+            set_folder_settings(session, folder, layer)
 
     def opened(self) -> AbstractContextManager[Catalog]:
         """Give its catalogue."""
@@ -68,7 +68,7 @@ class AgentHouse:
     def plan_anew(self) -> None:
         """Have every chain planned, whatever the catalogue says of when."""
         with self.run.catalog() as catalog, catalog.write() as session:
-            make_folder_due(session, None, self.now)
+            make_folder_due(session, None)
 
     def is_settled(self) -> bool:
         """Tell whether all that lies there is known and verified, and nothing is due."""

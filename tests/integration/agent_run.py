@@ -254,7 +254,7 @@ class AgentRun:
         with self.catalog() as catalog, catalog.write() as session:
             folder = next(found for found in all_folders(session) if found.path == str(path or self.folder))
             settings = {"verification": {"cpu_percent": cpu_percent}}
-            set_folder_settings(session, folder, settings, now=self.clock())
+            set_folder_settings(session, folder, settings)
 
     def wait_good(self, *names: str) -> None:
         wait_for(lambda: self.is_good(*names), f"{', '.join(names)} to be good, not {self.states()}")

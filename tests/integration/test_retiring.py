@@ -91,7 +91,7 @@ def test_a_second_run_changes_nothing(house: Household):
     house.settle()
     before, events = house.files(), len(house.last_events())
     with house.catalog.write() as session:
-        make_folder_due(session, None, house.now)
+        make_folder_due(session, None)
     house.settle()
     assert house.files() == before
     assert len(house.last_events()) == events
@@ -146,7 +146,7 @@ def test_without_its_catalogue_it_deletes_nothing_until_a_person_says_so(house: 
 def test_a_frozen_folder_keeps_everything(house: Household):
     with house.catalog.write() as session:
         freeze = Freeze(FreezeKind.PERSON, "person", house.now, "an audit", "once ann says so")
-        freeze_folder(session, house.folder_id, freeze, now=house.now)
+        freeze_folder(session, house.folder_id, freeze)
     house.now = AGED
     house.settle()
     assert house.files() >= INCREMENTALS
@@ -199,7 +199,7 @@ def test_a_foreign_file_under_the_name_is_left_alone(house: Household):
 def test_moved_to_incrementals_it_stays_there(house: Household):
     with house.catalog.write() as session:
         folder = session.get_one(Folder, house.folder_id)
-        set_folder_settings(session, folder, {"retention": {"move_to_incrementals": True}}, now=house.now)
+        set_folder_settings(session, folder, {"retention": {"move_to_incrementals": True}})
     house.now = AGED
     house.settle()
     house.now += 9 * DAY

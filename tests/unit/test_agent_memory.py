@@ -65,7 +65,7 @@ def test_a_folder_goes_by_its_own_settings_over_the_agents(catalog: Catalog):
     with catalog.write() as session:
         set_agent_settings(session, {"retention": {"keep_daily_days": 20, "keep_weekly_days": 50}}, now=NOON)
         folder = session.get_one(Folder, folder_id)
-        set_folder_settings(session, folder, {"retention": {"keep_daily_days": 30}}, now=NOON)
+        set_folder_settings(session, folder, {"retention": {"keep_daily_days": 30}})
     assert revision(catalog, chain_id) == before + 2
     with catalog.write() as session:
         folder = session.get_one(Folder, folder_id)
@@ -74,7 +74,7 @@ def test_a_folder_goes_by_its_own_settings_over_the_agents(catalog: Catalog):
         assert agent_policy(session).folders.retention.keep_daily_days == 20
         assert (folder.settings_revision, agent_of(session, now=NOON).settings_revision) == (1, 1)
         with pytest.raises(ConfigurationError, match="keep_daily_days cannot be 0"):
-            set_folder_settings(session, folder, {"retention": {"keep_daily_days": 0}}, now=NOON)
+            set_folder_settings(session, folder, {"retention": {"keep_daily_days": 0}})
         with pytest.raises(ConfigurationError, match="no setting"):
             set_agent_settings(session, {"retention": {"keep_hourly_days": 1}}, now=NOON)
     with catalog.read() as session:

@@ -18,6 +18,7 @@ from policies.folder_policy import FolderPolicy
 from policies.forecast import forecast, tallies_of
 from policies.lifecycle import plan_chain
 from storage.catalog import Attempt, Chain, Event, EventKind, WorkKind
+from storage.catalog.chains import AT_ONCE, chains_due
 from storage.catalog.folders import find_folder
 from storage.ledger import read_ledger
 from tests.catalogued import Office
@@ -110,9 +111,33 @@ def test_start_marks_every_chain_and_makes_it_due(office, life):
     catalog = office.catalog()
     with catalog.read() as session:
         chain = session.scalars(select(Chain)).one()
-        assert (chain.started_at, chain.next_due_at) == (life[1], life[1])
+        assert (chain.started_at, chain.next_due_at) == (life[1], AT_ONCE)
         assert chain.revision > 0
         assert session.scalars(select(Event).where(Event.kind == EventKind.STARTED)).one()
+    catalog.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("folder", "set", "FOLDER", "retention.keep_daily_days=30"),
+        ("folder", "set", "FOLDER", "--time-zone", "America/New_York"),
+        ("settings", "set", "retention.keep_daily_days=30"),
+        ("start",),
+        ("freeze", "FOLDER", "--reason", "audit"),
+        ("hold", "FOLDER/BASE", "--reason", "audit"),
+    ],
+)
+def test_what_was_said_by_a_clock_that_was_ahead_is_due_at_once(office, life, words):
+    catalog = office.catalog()
+    with catalog.write() as session:
+        session.scalars(select(Chain)).one().next_due_at = life[1] + timedelta(hours=12)
+    office.clock.set(life[1] + timedelta(hours=36))  # no agent runs; it is put right before one does
+    base = str(office.folder / "D_VOL-b001.spf")
+    names = {"FOLDER": str(office.folder), "FOLDER/BASE": base}
+    office.did(*(names.get(word, word) for word in words))
+    with catalog.read() as session:
+        assert len(chains_due(session, life[1])) == 1
     catalog.close()
 
 

@@ -25,11 +25,12 @@ def catalogue() -> None:
 
 
 @catalogue.command(
+    short_help="Where it is, its layout, and how much it knows.",
     epilog="""\b
 Examples:
   rollforward catalogue show
   rollforward catalogue show --json
-"""
+""",
 )
 @state_option
 @json_option("Print one JSON object.")

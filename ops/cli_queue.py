@@ -66,6 +66,7 @@ def queue() -> None:
 
 @queue.command(
     name="list",
+    short_help="Queues with their counts, recorded work, messages.",
     epilog="""\b
 Examples:
   rollforward queue list
@@ -109,11 +110,12 @@ def list_(
 
 
 @queue.command(
+    short_help="All that is known of a message or of work.",
     epilog="""\b
 Examples:
   rollforward queue show 5f0c9a1e
   rollforward queue show w17 --json
-"""
+""",
 )
 @click.argument("id_", metavar="ID")
 @state_option
@@ -134,12 +136,13 @@ def show(id_: str, state: str | None, as_json: bool) -> None:
 
 
 @queue.command(
+    short_help="Have what failed tried again; end quarantine.",
     epilog="""\b
 Examples:
   rollforward queue retry 5f0c9a1e w17
   rollforward queue retry --all --state-is dead
   rollforward queue retry --all --state-is quarantined --queue verify
-"""
+""",
 )
 @_IDS
 @click.option("--all", "every", is_flag=True, help="All that the other options choose.")
@@ -169,12 +172,13 @@ def retry(
 
 
 @queue.command(
+    short_help="Have a message, or work, done no more.",
     epilog="""\b
 Examples:
   rollforward queue drop 5f0c9a1e
   rollforward queue drop w17
   rollforward queue drop --all --state-is dead --older-than 2d
-"""
+""",
 )
 @_IDS
 @click.option("--all", "every", is_flag=True, help="All that the other options choose.")

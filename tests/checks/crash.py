@@ -27,9 +27,12 @@ Check = Callable[[Bed, int], str]
 _GLANCE_S = 0.001
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Moments:
-    """When a command that nobody kills begins to write, and when it ends, in seconds from its start."""
+    """When a command that nobody kills begins to write, and when it ends, in seconds from its start.
+
+    A kill that comes too late tells anew when it ends: the machine may be less busy by now.
+    """
 
     writes_s: float
     ends_s: float
@@ -238,11 +241,15 @@ def _kill(arguments: list[str], folder: Path, moments: Moments, chooser: random.
     )
     while not from_start and running.poll() is None and not partial_files(folder):
         _wait(running, _GLANCE_S)
+    begin = time.monotonic()
     _wait(running, delay_s)  # what is waited for is a random moment
+    taken_s = time.monotonic() - begin
     running.send_signal(signal.SIGKILL)
     _, errors = running.communicate()
     assert running.returncode in (0, -signal.SIGKILL), f"{arguments}: exit {running.returncode}: {errors}"
     met = running.returncode != 0
+    if not met:
+        moments.ends_s = taken_s if from_start else moments.writes_s + taken_s
     toll.kills += met
     toll.missed += not met
     toll.partial += met and bool(partial_files(folder))

@@ -29,7 +29,7 @@ from storage.ledger_entries import KEPT_FOR, TombstoneEntry
 GRACE: Final = timedelta(hours=24)
 """What was retired can be brought back for so long, unless its room is needed."""
 
-PRUNED_AT_ONCE: Final = 500
+PRUNED_AT_ONCE: Final = 2_000
 """So many tombstones are forgotten in one transaction at most."""
 
 _OUT: Final = (
@@ -311,11 +311,12 @@ def tombstones_over(session: Session, now: datetime, *, limit: int = PRUNED_AT_O
         other.state.in_(_OUT), other.covered_by != other.name
     )
     is_leant_on = tuple_(Tombstone.folder_id, Tombstone.name).in_(leant_on)
-    is_over = or_(
-        Tombstone.state == TombstoneState.BROUGHT_BACK,
-        (Tombstone.state == TombstoneState.DELETED) & ~is_leant_on,
-    )
-    query = select(Tombstone.id).where(is_over, Tombstone.deleted_at <= now - KEPT_FOR)
+    until = now - KEPT_FOR
+    is_deleted = (Tombstone.state == TombstoneState.DELETED) & (
+        Tombstone.retired_at <= until
+    )  # found by an index
+    is_over = or_(Tombstone.state == TombstoneState.BROUGHT_BACK, is_deleted & ~is_leant_on)
+    query = select(Tombstone.id).where(is_over, Tombstone.deleted_at <= until)
     return list(session.scalars(query.order_by(Tombstone.id).limit(limit)))
 
 

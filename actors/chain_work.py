@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -19,11 +20,13 @@ from actors.hints import Hints
 from actors.patience import patiently
 from actors.retire import AGAIN_AFTER, Progress, begin_removals, delete_retired, finish_removals
 from actors.trying import holding_chain
-from policies.errors import StorageError
+from policies.errors import OwnershipError, StorageError
 from policies.lifecycle import PlannedVerification
 from storage.catalog.leases import check_fence
+from storage.catalog.memory_models import Agent
 from storage.catalog.mirroring import mirror_ledger
 from storage.catalog.models import Chain, EventKind, Folder, Image, ImageState
+from storage.ledger_owner import refuse_another
 
 _log = structlog.get_logger("agent")
 
@@ -51,9 +54,10 @@ def look_after_chain(context: AgentContext, hints: Hints, chain_id: int) -> None
 
     Crash: each step leaves either what was before or what comes after; the next run goes on.
     """
-    folder = _folder_if_due(context, chain_id)
-    if folder is None:
+    found = _folder_if_due(context, chain_id)
+    if found is None:
         return
+    folder, agent = found
     with holding_chain(context, chain_id) as fence:
         if fence is None:
             return
@@ -62,21 +66,35 @@ def look_after_chain(context: AgentContext, hints: Hints, chain_id: int) -> None
             patiently(
                 folder.path,
                 context.pace.silence.total_seconds() * _WORK_TAKES_LONGER,
-                lambda answered: _Run(replace(context, answered=answered), hints, chain_id, token).go(),
+                lambda answered: _go(
+                    _Run(replace(context, answered=answered), hints, chain_id, token), folder, agent
+                ),
             )
-        except StorageError as error:
+        except (StorageError, OwnershipError) as error:
             _log.warning("work on a chain was given up", folder=folder.path, reason=str(error))
             hints.folder_changed(folder.id)
 
 
-def _folder_if_due(context: AgentContext, chain_id: int) -> Folder | None:
-    """Give the folder of a chain that may have something due, without writing anything."""
+def _go(run: _Run, folder: Folder, agent: Agent | None) -> None:
+    """Do all that is due now in a folder, if it is still ours: somebody may have taken it over since the last scan.
+
+    Raises:
+        OwnershipError: it is another agent's.
+        StorageError: the folder was given up because it did not answer.
+    """
+    if agent is not None:
+        refuse_another(Path(folder.path), agent.uid)
+    run.go()
+
+
+def _folder_if_due(context: AgentContext, chain_id: int) -> tuple[Folder, Agent | None] | None:
+    """Give the folder of a chain that may have something due, and who we are, without writing anything."""
     with context.catalog.read() as session:
         chain = session.get(Chain, chain_id)
         if chain is None or chain.next_due_at > context.clock():
             return None
-        folder = session.get_one(Folder, chain.folder_id)
-        return folder if may_be_worked_in(folder) else None
+        folder, agent = session.get_one(Folder, chain.folder_id), session.get(Agent, 1)
+        return (folder, agent) if may_be_worked_in(folder) else None
 
 
 @dataclass(slots=True)

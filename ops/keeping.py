@@ -184,7 +184,12 @@ class Keeping:
         """
         path = folder.path
         if not self._dry_run:
+            from sqlalchemy import event
+
             self._give_up(Path(path))
+            uid = agent_of(self._session, now=self.now).uid
+            # a scan that ran meanwhile may have made it ours again
+            event.listen(self._session, "after_commit", lambda _: _leave(Path(path), uid), once=True)
         remove_folder(self._session, folder, now=self.now, machine_now=self.machine_now)
         self._session.flush()
         return [Change(path, "managed", "yes", "no")]
@@ -248,9 +253,7 @@ class Keeping:
 
     def _give_up(self, path: Path) -> None:
         """Leave a folder to whoever comes next; where that is not possible, the next one has to take it over."""
-        uid = agent_of(self._session, now=self.now).uid
-        with suppress(StorageError, OwnershipError, OSError):
-            answered(lambda: give_up(path, uid), path)
+        _leave(path, agent_of(self._session, now=self.now).uid)
 
     def _sealed(self, stored: str | None, login: Login | None, place: str) -> tuple[str | None, list[Change]]:
         """Give the credentials to be stored, and what changes by it."""
@@ -327,6 +330,11 @@ def find_managed(session: Session, path: Path) -> Folder:
             hint="`rollforward folder list` shows those that are; `rollforward folder add` takes it up.",
         )
     return folder
+
+
+def _leave(path: Path, uid: str) -> None:
+    with suppress(StorageError, OwnershipError, OSError):
+        answered(lambda: give_up(path, uid), path)
 
 
 def _changed_rows(

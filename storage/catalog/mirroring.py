@@ -34,7 +34,7 @@ from storage.catalog.tombstones import tombstone_entry
 from storage.file_marks import FileMark
 from storage.ledger import LedgerReading, append_entries, read_ledger, rewrite_ledger
 from storage.ledger_entries import HoldEntry, ReporterEntry, SeenEntry, SightEntry, TombstoneEntry
-from storage.ledger_owner import Owner, Ownership, become_owner, read_owner
+from storage.ledger_owner import Owner, Ownership, become_owner, give_up, read_owner
 from storage.retired import Place, bring_back, tokens_on_disk
 
 _AT_ONCE: Final = 10_000
@@ -142,6 +142,10 @@ def adopt_folder(
     ownership = _become_owner(catalog, folder, owner, take_over=take_over, had_owner=had_owner)
     if folder.ledger_read_at is not None and ownership is Ownership.OURS:
         return None
+    with catalog.read() as session:
+        if session.get(Folder, folder_id) is None:  # it was given up just now
+            give_up(path, agent.uid)
+            return None
     reading = read_ledger(path)
     with catalog.read() as session:
         own = set(session.scalars(select(Tombstone.token).where(Tombstone.folder_id == folder_id)))

@@ -107,3 +107,18 @@ def test_real_work_does_not_exceed_its_share():
         sum(range(20_000))
         throttle.pause(None, time.sleep)
     assert time.process_time() - cpu_s <= (time.monotonic() - wall_s) * 0.05 * 1.15 + 0.02
+
+
+def test_work_goes_on_even_if_other_threads_take_the_whole_share():
+    machine = Machine()
+    throttle = machine.throttle(5)
+
+    def sleep_beside_others(seconds: float) -> bool:
+        machine.work(seconds, threads=1)
+        return False
+
+    machine.work(10)
+    for _ in range(3):
+        begun_s = machine.wall_s
+        throttle.pause(None, sleep_beside_others)
+        assert machine.wall_s - begun_s <= OWED_S + 1

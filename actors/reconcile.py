@@ -16,6 +16,7 @@ from actors.adopting import take_possession
 from actors.context import AgentContext
 from actors.hints import Hints
 from actors.listing import list_images
+from actors.moot import forget_moot_work
 from actors.patience import Beat, Result, patiently
 from actors.presence import absence, mark
 from actors.returned import look_at_returned
@@ -106,6 +107,7 @@ def _reconcile(context: AgentContext, hints: Hints, folder: Folder, known: _Know
             return
     _ask(context, place, lambda _: look_again(context, folder_id))
     look_at_returned(context, folder_id, seen.stamps)
+    forget_moot_work(context, folder_id)
     for image_id in _plan_next(context, folder_id, at_once=is_outdated):
         hints.image_landed(image_id)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from policies.attempts import CRASH_LIMIT, FIRST_WAIT, AttemptVerdict, judge_attempts, must_be_alone
@@ -203,6 +203,11 @@ def end_attempt(session: Session, attempt_id: int, holder: Holder) -> bool:
     if row is not None and row.dropped_by is not None:
         row.holder = row.expires_at = None
     elif row is not None:
+        same = (Attempt.kind == row.kind, Attempt.subject == row.subject, Attempt.id != row.id)
+        idle = (Attempt.holder.is_(None), Attempt.dropped_by.is_(None))
+        session.execute(
+            delete(Attempt).where(*same, *idle)
+        )  # an earlier version's trouble with it is over, too
         session.delete(row)
     return row is not None
 

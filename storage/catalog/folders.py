@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from policies.folder_policy import FolderPolicy, parse_folder_policy
@@ -16,7 +16,7 @@ from storage.catalog.chains import make_folder_due
 from storage.catalog.events import record_event
 from storage.catalog.folder_order import in_order
 from storage.catalog.freezes import drop_waivers
-from storage.catalog.models import EventKind, Folder, Image, Layer
+from storage.catalog.models import Attempt, EventKind, Folder, Image, Layer
 
 NO_PRIORITY: Final = -1
 """Takes a folder's sort priority away."""
@@ -152,6 +152,7 @@ def remove_folder(session: Session, folder: Folder, *, now: datetime, machine_no
         machine_now=machine_now,
     )
     drop_waivers(session, folder.id)
+    session.execute(delete(Attempt).where(Attempt.folder_id == folder.id))
     session.delete(folder)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import redis
 
@@ -19,6 +20,7 @@ NAMESPACE = "rollforward-test"
 _WORKER = """
 import sys, threading
 from pathlib import Path
+from typing import Self
 import dramatiq
 from dramatiq import Worker
 from actors.broker import make_broker
@@ -47,20 +49,52 @@ threading.Event().wait()
 """
 
 
+class RedisServer:
+    """A server on a socket of its own, which may be killed and started again.
+
+    Args:
+        home: its socket's folder.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._embedded = embed_redis(home)
+        self._running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self._embedded.url
+
+    def start(self) -> None:
+        """Start it, empty, and wait until it answers."""
+        self._running = subprocess.Popen(
+            self._embedded.command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        assert self._running.stdin is not None
+        self._running.stdin.write(self._embedded.configuration.encode())
+        self._running.stdin.close()
+        wait_until(self._embedded.is_ready, "Redis")
+
+    def kill(self) -> None:
+        """Kill it with -9, if it runs."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.kill()
+            running.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
 @contextlib.contextmanager
 def redis_server(home: Path) -> Iterator[str]:
     """Run a server on a socket below `home`; give its address."""
-    embedded = embed_redis(home)
-    running = subprocess.Popen(embedded.command, stdin=subprocess.PIPE)
-    try:
-        assert running.stdin is not None
-        running.stdin.write(embedded.configuration.encode())
-        running.stdin.close()
-        wait_until(embedded.is_ready, "Redis")
-        yield embedded.url
-    finally:
-        running.kill()
-        running.wait()
+    with RedisServer(home) as server:
+        yield server.url
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import signal
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from storage.catalog import EventKind
 from tests.checks.agent_house import AgentHouse
@@ -62,8 +63,8 @@ def survive_kills(place: Path, *, kills: int, days: int, per_day: int, seed: int
     Returns:
         What was shown, in words.
     """
-    calendar = _capture(place, days, per_day)
-    _live_undisturbed(place / "undisturbed", calendar)
+    calendar = capture_days(place, days, per_day)
+    live_undisturbed(place / "undisturbed", calendar)
     chance = random.Random(seed)
     run = AgentRun(place / "run")
     run.clock.set(FIRST)
@@ -72,14 +73,16 @@ def survive_kills(place: Path, *, kills: int, days: int, per_day: int, seed: int
         butcher = _Butcher(run, chance, kills, steps=days * (per_day + 1))
         gone: set[str] = set()
         for day in calendar:
-            gone |= _live_a_day(house, butcher, day, gone)
+            set_layer_once(house)
+            gone |= live_a_day(house, butcher, day, gone)
         assert not run.events(EventKind.QUARANTINED)
         assert not run.events(EventKind.FOUND_BAD)
     assert butcher.done >= kills, f"{butcher.done} of {kills} kills"
     return f"{butcher.done} kills ({butcher.toll}), {len(gone)} images retired, {len(calendar[-1].left)} left"
 
 
-def _capture(place: Path, days: int, per_day: int) -> list[Day]:
+def capture_days(place: Path, days: int, per_day: int) -> list[Day]:
+    """Capture what lands on some days, into a folder aside."""
     stock = place / "stock"
     stock.mkdir(parents=True)
     source = Source(place / "volume.raw", VOLUME_BYTES)
@@ -91,7 +94,8 @@ def _capture(place: Path, days: int, per_day: int) -> list[Day]:
     return calendar
 
 
-def _live_undisturbed(place: Path, calendar: list[Day]) -> None:
+def live_undisturbed(place: Path, calendar: list[Day]) -> None:
+    """Let days pass without kills, and take note of what each leaves."""
     house = Household(place, FIRST)
     house.set_layer(LAYER)
     for day in calendar:
@@ -105,9 +109,18 @@ def _live_undisturbed(place: Path, calendar: list[Day]) -> None:
     house.catalog.close()
 
 
-def _live_a_day(house: AgentHouse, butcher: _Butcher, day: Day, gone: set[str]) -> set[str]:
+class Butcher(Protocol):
+    """Kills parts of agents, so many in each step."""
+
+    def begin_step(self) -> None: ...
+
+    def strike(self) -> None: ...
+
+    def strike_once(self) -> None: ...
+
+
+def live_a_day(house: AgentHouse, butcher: Butcher, day: Day, gone: set[str]) -> set[str]:
     """Let a day pass with kills; return the names that were retired at its end."""
-    set_layer_once(house)
     for now, path in day.arrivals:
         house.now = max(now, house.now)
         shutil.copyfile(path, house.folder / path.name)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
@@ -463,7 +464,8 @@ def test_an_attempt_taken_over_is_not_failed_by_its_former_holder(catalog: Catal
 # --- what is said of it
 
 
-def test_nothing_is_said_of_what_was_not_recorded(catalog: Catalog):
+def test_nothing_is_said_of_what_was_not_recorded(catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("actors.context._log", structlog.get_logger("agent"))  # one that is not yet bound
     context = AgentContext(catalog, lambda: NOON, lambda: NOON, "1")
 
     def fail() -> None:

@@ -5,6 +5,8 @@ Work that went wrong is remembered until it is done. What is never to be done ag
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -12,6 +14,7 @@ from actors.context import AgentContext
 from actors.subjects import verification_of
 from policies.names import ImageName, Tier, parse_image_name
 from storage.catalog.images import tier_by_name
+from storage.catalog.leases import is_alive
 from storage.catalog.models import Attempt, Folder, Image, ImageState, WorkKind
 from storage.catalog.points import span_of
 
@@ -37,20 +40,26 @@ def forget_moot_work(context: AgentContext, folder_id: int) -> int:
     query = select(Attempt).where(
         Attempt.folder_id == folder_id,
         Attempt.kind.in_(_KINDS),
-        Attempt.holder.is_(None),
         Attempt.dropped_by.is_(None),
     )
+    now = context.machine_clock()
     with context.catalog.read() as session:
-        if session.scalar(query.limit(1)) is None:
+        if all(_is_held(row, now) for row in session.scalars(query)):
             return 0
     with context.catalog.write() as session:
         folder = session.get(Folder, folder_id)
         if folder is None:
             return 0
-        moot = [row for row in session.scalars(query.with_for_update()) if _is_moot(session, folder, row)]
+        rows = list(session.scalars(query.with_for_update()))
+        over = [row for row in rows if not _is_held(row, now)]
+        moot = [row for row in over if _is_moot(session, folder, row)]
         for row in moot:
             session.delete(row)
         return len(moot)
+
+
+def _is_held(row: Attempt, machine_now: datetime) -> bool:
+    return row.holder is not None and is_alive(row.holder, row.expires_at, machine_now)
 
 
 def _is_moot(session: Session, folder: Folder, row: Attempt) -> bool:

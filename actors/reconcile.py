@@ -98,6 +98,7 @@ def _reconcile(context: AgentContext, hints: Hints, folder: Folder, known: _Know
             is_outdated |= _record_gone(context, session, folder_id, names, known)
     for names in _batches(_new_names(seen, known)):
         found = _look_inside(context, place, names, seen)
+        is_outdated |= len(found) < len(names)
         with context.catalog.write() as session:
             to_verify, passed_over = _record_found(context, session, folder_id, found, seen, known)
         is_outdated |= passed_over
@@ -158,7 +159,7 @@ def _look(context: AgentContext, folder: Path, known: _Known) -> _Seen:
 def _look_inside(
     context: AgentContext, folder: Path, names: Sequence[str], seen: _Seen
 ) -> dict[str, FoundImage]:
-    """Read the headers and trailers of some images.
+    """Read the headers and trailers of some images; those are left out that grew complete since they were listed.
 
     Raises:
         StorageError: the folder does not answer.
@@ -169,11 +170,25 @@ def _look_inside(
         for name in names:
             parsed = parse_image_name(name)
             if parsed is not None:
-                found[name] = look_at(folder / name, parsed, seen.parts.get(parsed, ()))
+                image = look_at(folder / name, parsed, seen.parts.get(parsed, ()))
+                if image.root is None or _is_as_listed(image, seen.stamps[name]):
+                    found[name] = image
             answered()
         return found
 
     return _ask(context, folder, look)
+
+
+def _is_as_listed(image: FoundImage, stamp: FileStamp) -> bool:
+    """Tell whether a complete image is what was listed: a copy may have ended between listing and reading."""
+    if image.stored_bytes != stamp.size_bytes:
+        return False
+    try:
+        return image.parts > 1 or image.path.stat().st_mtime_ns == stamp.mtime_ns
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StorageError(error.strerror or str(error), path=str(image.path)) from error
 
 
 def _gone_names(seen: _Seen, known: _Known) -> list[str]:

@@ -183,6 +183,19 @@ class AgentRun:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def kill_verifying(self, name: str) -> int:
+        """Kill the worker with -9 while it verifies an image; return the pid that it had.
+
+        The catalogue is held meanwhile: what the worker found out cannot have been recorded.
+        """
+        pid = self.pid_of("ops.worker")  # verification may end while /proc is looked through
+        wait_for(lambda: self.states().get(name) is ImageState.VERIFYING, f"verification of {name} to begin")
+        with self.catalog() as catalog, catalog.write() as session:
+            image = session.scalars(select(Image).where(Image.name == name)).one()
+            assert image.state is ImageState.VERIFYING, "it was verified before the worker could be killed"
+            os.kill(pid, signal.SIGKILL)
+        return pid
+
     def log_lines(self) -> list[dict[str, object]]:
         """Return what was logged since the last start."""
         if not self.log.exists():
@@ -249,7 +262,7 @@ class AgentRun:
 
         wait_for(holds, "what the calendar should bring", patience_s)
 
-    def take_time(self, cpu_percent: int = 5, path: Path | None = None) -> None:
+    def take_time(self, cpu_percent: int = 1, path: Path | None = None) -> None:
         """Have images in its folder, or another, verified slowly, so that what happens meanwhile can be looked at."""
         with self.catalog() as catalog, catalog.write() as session:
             folder = next(found for found in all_folders(session) if found.path == str(path or self.folder))

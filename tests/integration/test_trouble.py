@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -65,9 +63,7 @@ def test_the_lookout_killed(agent: AgentRun, stock: Stock):
 def test_a_worker_killed_in_the_middle_of_its_work(agent: AgentRun, big_image: Path):
     agent.take_time()
     shutil.copyfile(big_image, agent.folder / big_image.name)
-    before = agent.pid_of("ops.worker")
-    wait_for(lambda: agent.states().get(big_image.name) is ImageState.VERIFYING, "verification to begin")
-    os.kill(before, signal.SIGKILL)
+    before = agent.kill_verifying(big_image.name)
     agent.take_time(100)
     agent.wait_good(big_image.name)
     assert agent.pid_of("ops.worker") != before
@@ -79,12 +75,11 @@ def test_an_image_that_kills_its_worker_is_quarantined(agent: AgentRun, stock: S
     agent.take_time()
     shutil.copyfile(big_image, agent.folder / big_image.name)
     for crash in range(1, 4):
-        worker = agent.pid_of("ops.worker")  # verification may end while /proc is looked through
-        wait_for(lambda: agent.states().get(big_image.name) is ImageState.VERIFYING, "verification to begin")
-        os.kill(worker, signal.SIGKILL)
+        agent.kill_verifying(big_image.name)
         wait_for(lambda crash=crash: _crashes(agent) == crash, f"crash {crash} to be counted")
         agent.clock.set(MORNING + crash * timedelta(hours=1))
     wait_for(lambda: agent.events(EventKind.QUARANTINED), "quarantine")
+    agent.take_time(100)
     land(agent, stock, 3)  # everything else goes on
     assert agent.states()[big_image.name] is ImageState.LANDED
     assert agent.images()[big_image.name].reason == "the worker ended before the work did (3 times)"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,8 +21,11 @@ from actors.patience import patiently
 from actors.presence import MARK
 from actors.reconcile import reconcile_folder
 from policies.errors import StorageError
+from policies.names import ImageName
+from storage.capture import capture
 from storage.catalog import Catalog, Event, EventKind, Folder, Image, ImageState, sqlite_url
 from storage.catalog.folders import add_folder
+from storage.folder import FoundImage, look_at
 from tests.waiting import wait_for
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -112,6 +117,35 @@ def test_a_scan_that_is_behind_the_times_takes_nothing_back(bench: Bench, monkey
         sizes = {image.name: image.stored_bytes for image in session.scalars(select(Image))}
         assert session.get_one(Folder, bench.id).rescan_at <= bench.now + timedelta(seconds=1)
     assert sizes == {first.name: len(b"written to meanwhile"), second.name: len(b"not much")}
+
+
+@pytest.mark.parametrize("what", ["its end is missing", "its last bytes are other ones", "it goes away"])
+def test_a_copy_that_ends_between_listing_and_looking(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str, tmp_path: Path
+):
+    source = tmp_path / "v.raw"
+    source.write_bytes(random.Random(1).randbytes(1 << 16))
+    made = capture(source, tmp_path, "V", now=NOON).path
+    whole, copy = made.read_bytes(), bench.folder / made.name
+    copy.write_bytes(whole[:-100] if what == "its end is missing" else whole[:-1] + b"?")
+    os.utime(copy, ns=(1, 1))
+
+    def end_the_copy(path: Path, name: ImageName, numbers: Sequence[int]) -> FoundImage:
+        if path.stat().st_mtime_ns == 1:
+            path.write_bytes(whole)
+        found = look_at(path, name, numbers)
+        if what == "it goes away":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(reconcile, "look_at", end_the_copy)
+    bench.scan()
+    assert bench.states() == {}
+    with bench.catalog.read() as session:
+        assert session.get_one(Folder, bench.id).rescan_at < NOON + timedelta(seconds=1)
+    bench.scan()
+    assert bench.states() == ({} if what == "it goes away" else {made.name: ImageState.LANDED})
+    assert not bench.told(EventKind.CHANGED, EventKind.MISSING)
 
 
 def test_an_empty_mount_point_is_a_lost_folder_not_lost_images(bench: Bench):

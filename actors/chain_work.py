@@ -175,19 +175,19 @@ class _Run:
             Whether the chain changed meanwhile, and is to be planned anew.
         """
         mirror_ledger(self.context.catalog, view.folder.id, now=view.now)
-        again = self._name_verifications(view)
+        stays_due = self._name_verifications(view)
         waits_for = view.plan.waits[0].reason if view.plan.waits else None
         if waits_for is None and self.blocked:
             first = next(iter(self.blocked.values()))
             waits_for = f"{first.name}: {first.reason}"
-        if again:
+        if stays_due:
             return not self._wait(view, waits_for, view.chain.next_due_at)
-        moments = [view.plan.next_due_at, next_at, *(blocked.until for blocked in self.blocked.values())]
-        latest = view.now + _AT_LATEST
-        due_at = min(
-            (moment for moment in moments if moment is not None and moment > view.now), default=latest
-        )
-        return not self._wait(view, waits_for, min(due_at, latest), is_done=True)
+        ahead = [one for one in (view.plan.next_due_at, next_at) if one is not None and one > view.now]
+        again = [
+            max(blocked.until, view.now) for blocked in self.blocked.values() if blocked.until is not None
+        ]
+        due_at = min([*ahead, *again, view.now + _AT_LATEST])
+        return not self._wait(view, waits_for, due_at, is_done=True)
 
     def _name_verifications(self, view: ChainView) -> bool:
         """Have images read back whose day it is; tell whether the chain stays due until they are."""

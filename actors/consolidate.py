@@ -164,7 +164,7 @@ def _carry_out(context: AgentContext, hints: Hints, task: _Task) -> Blocked | No
     if trial.done:
         return None
     hints.folder_changed(view.folder.id)
-    return Blocked(task.planned.name, trial.reason or "the agent was asked to stop")
+    return Blocked(task.planned.name, trial.reason or "the agent was asked to stop", trial.again_at)
 
 
 def doubt(context: AgentContext, folder: Folder, path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -33,10 +34,12 @@ class Trial:
     Attributes:
         done: False while it runs, when it failed, and when it was asked to stop.
         reason: why it failed, if that was an error of ours.
+        again_at: when it may be tried again after that (calendar); None if not by itself.
     """
 
     done: bool = False
     reason: str | None = None
+    again_at: datetime | None = None
 
 
 @contextmanager
@@ -65,7 +68,9 @@ def trying(
         persist(context, lambda session: pause_attempt(session, attempt_id, context.holder))
     except RollforwardError as error:
         trial.reason = str(error)
-        _record_failure(context, attempt_id, str(error), subject, folder_id, may_pass=error.retryable)
+        trial.again_at = _record_failure(
+            context, attempt_id, str(error), subject, folder_id, may_pass=error.retryable
+        )
     except BaseException as error:
         _record_failure(context, attempt_id, f"{type(error).__name__}: {error}", subject, folder_id)
         raise
@@ -82,16 +87,23 @@ def _record_failure(
     folder_id: int,
     *,
     may_pass: bool = False,
-) -> None:
+) -> datetime | None:
+    """Record a failure; return when the work may be tried again, if it may."""
+    again_at: datetime | None = None
+
     def record(session: Session) -> None:
-        verdict = fail_attempt(session, attempt_id, context.moment(), reason, may_pass=may_pass)
+        nonlocal again_at
+        moment = context.moment()
+        verdict = fail_attempt(session, attempt_id, moment, reason, may_pass=may_pass)
         if verdict is None:
             return
+        again_at = moment.now + verdict.wait if verdict.wait else None
         kind = EventKind.QUARANTINED if verdict.quarantined else EventKind.FAILED
         after = "not tried again by itself" if verdict.quarantined else f"tried again in {verdict.wait}"
         context.note(session, kind, subject, f"{reason}; {after}", folder_id=folder_id)
 
     persist(context, record)
+    return again_at
 
 
 def persist(context: AgentContext, record: Callable[[Session], None]) -> None:

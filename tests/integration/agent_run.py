@@ -21,6 +21,7 @@ from sqlalchemy import select
 from ops.clock import FileClock
 from storage.catalog import Attempt, Catalog, Chain, Event, EventKind, Folder, Image, ImageState, sqlite_url
 from storage.catalog.folders import all_folders, set_folder_settings
+from storage.catalog.models import Layer
 
 PATIENCE_S = 120.0
 """A condition that takes longer is taken as failed; far more than any takes on a busy machine."""
@@ -262,12 +263,16 @@ class AgentRun:
 
         wait_for(holds, "what the calendar should bring", patience_s)
 
-    def take_time(self, cpu_percent: int = 1, path: Path | None = None) -> None:
+    def take_time(self, cpu_percent: int = 5, path: Path | None = None) -> None:
         """Have images in its folder, or another, verified slowly, so that what happens meanwhile can be looked at."""
+        self.set({"verification": {"cpu_percent": cpu_percent}}, path)
+
+    def set(self, settings: Layer, path: Path | None = None) -> None:
+        """Give its folder, or another, these settings of its own."""
         with self.catalog() as catalog, catalog.write() as session:
             folder = next(found for found in all_folders(session) if found.path == str(path or self.folder))
-            settings = {"verification": {"cpu_percent": cpu_percent}}
             set_folder_settings(session, folder, settings)
 
-    def wait_good(self, *names: str) -> None:
-        wait_for(lambda: self.is_good(*names), f"{', '.join(names)} to be good, not {self.states()}")
+    def wait_good(self, *names: str, patience_s: float = PATIENCE_S) -> None:
+        what = f"{', '.join(names)} to be good, not {self.states()}"
+        wait_for(lambda: self.is_good(*names), what, patience_s)

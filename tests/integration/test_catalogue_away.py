@@ -50,7 +50,7 @@ def test_a_catalogue_that_comes_late_goes_and_comes_back(
             server.start()
             wait_for(lambda times=times: _told(run, BACK)["worker"] == times, "the worker to have it back")
             wait_for(lambda times=times: _told(run, BACK)["lookout"] == times, "the lookout to have it back")
-        run.wait_good(*stock.names[:4])
+        run.wait_good(*stock.names[:4], patience_s=300)
         run.take_time(cpu_percent=100)
         run.clock.set(BERLIN_MIDNIGHT)
         run.wait_good(DAILY_ONE)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+import actors.consolidate
 from actors.broker import make_broker
 from actors.chain_work import look_after_chain
 from actors.context import AgentContext
 from actors.hints import Hints
 from hsr.restore import restore
 from ops.clock import machine_now
-from policies.errors import BusyError
+from policies.attempts import FIRST_WAIT
+from policies.errors import BusyError, StorageError
 from storage.catalog import Catalog, EventKind, ImageState, sqlite_url
 from storage.catalog.leases import check_fence, take_lease
 from storage.verify import verify_image
@@ -148,6 +150,39 @@ def test_a_day_is_not_summed_up_before_all_that_lies_there_is_known(tmp_path: Pa
         run.start().wait_until_ready().wait_good(DAILY_ONE)
         assert set(run.states()) == {*stock.names[:4], DAILY_ONE}
         assert run.chains()[0].waits_for is None
+
+
+@pytest.mark.parametrize("pace", [timedelta(0), timedelta(minutes=1)], ids=["at once", "after a long run"])
+def test_what_failed_is_tried_again_after_a_pause_not_a_day(
+    tmp_path: Path, stock: Stock, monkeypatch: pytest.MonkeyPatch, pace: timedelta
+):
+    """The pause may be over before the run is: then the chain is due at once."""
+    with AgentRun(tmp_path) as run:
+        run.set({"verification": {"reverify": False}})
+        land(run, stock)
+        run.stop()
+    catalog, now = Catalog(sqlite_url(run.state_dir / "catalogue.sqlite")), DAY_THREE
+
+    def clock() -> datetime:
+        nonlocal now
+        now += pace
+        return now
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full", path=str(run.folder))
+
+    context = AgentContext(catalog, clock, machine_now, engine_version="test")
+    hints = Hints(make_broker("unix:///nowhere?db=0", "nobody"))
+    with monkeypatch.context() as patched:
+        patched.setattr(actors.consolidate, "consolidate", refuse)
+        look_after_chain(context, hints, 1)
+    assert {attempt.failures for attempt in run.attempts()} == {1}
+    assert DAY_THREE < run.chains()[0].next_due_at <= max(now, DAY_THREE + FIRST_WAIT)
+    now = max(now, DAY_THREE + FIRST_WAIT)
+    look_after_chain(context, hints, 1)
+    catalog.close()
+    assert [entry.subject for entry in run.events(EventKind.CONSOLIDATED)] == [DAILY_ONE, DAILY_TWO]
+    assert not run.attempts()
 
 
 def test_a_worker_thought_dead_cannot_record_its_result(tmp_path: Path, stock: Stock):

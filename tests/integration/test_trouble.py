@@ -61,7 +61,7 @@ def test_the_lookout_killed(agent: AgentRun, stock: Stock):
 
 
 def test_a_worker_killed_in_the_middle_of_its_work(agent: AgentRun, big_image: Path):
-    agent.take_time()
+    agent.take_time(1)
     shutil.copyfile(big_image, agent.folder / big_image.name)
     before = agent.kill_verifying(big_image.name)
     agent.take_time(100)
@@ -72,7 +72,7 @@ def test_a_worker_killed_in_the_middle_of_its_work(agent: AgentRun, big_image: P
 
 
 def test_an_image_that_kills_its_worker_is_quarantined(agent: AgentRun, stock: Stock, big_image: Path):
-    agent.take_time()
+    agent.take_time(1)
     shutil.copyfile(big_image, agent.folder / big_image.name)
     for crash in range(1, 4):
         agent.kill_verifying(big_image.name)
@@ -100,7 +100,7 @@ def test_the_agent_killed_leaves_nothing_and_goes_on(agent: AgentRun, stock: Sto
 
 
 def test_a_graceful_stop_lets_go_of_work(agent: AgentRun, big_image: Path):
-    agent.take_time()
+    agent.take_time(1)
     shutil.copyfile(big_image, agent.folder / big_image.name)
     wait_for(lambda: agent.states().get(big_image.name) is ImageState.VERIFYING, "verification to begin")
     assert agent.stop() == 0

@@ -55,7 +55,7 @@ def test_a_day_is_rolled_up_when_it_ends_in_the_folders_zone(agent: AgentRun, st
     assert entry.subject == DAILY_ONE
     assert "2026-03-02 has ended" in entry.text
     assert agent.images()[DAILY_ONE].root == verify_image(agent.folder / DAILY_ONE).root
-    assert not agent.attempts()
+    wait_for(lambda: not agent.attempts(), "all work to end")
 
 
 def test_missed_days_are_made_up_for_each_by_its_own(agent: AgentRun, stock: Stock):
@@ -107,7 +107,7 @@ def test_duplicate_hints_do_no_harm(agent: AgentRun, stock: Stock):
     assert len(agent.events(EventKind.CONSOLIDATED)) == 1
     dead = agent.redis().keys(f"{_namespace(catalogue_url)}:*.XQ")
     assert not dead
-    assert not agent.attempts()
+    wait_for(lambda: not agent.attempts(), "all work to end")
 
 
 def test_two_consolidations_of_one_chain_at_once(tmp_path: Path, stock: Stock):

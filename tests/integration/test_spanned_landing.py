@@ -74,7 +74,7 @@ def test_sets_are_rolled_up_into_a_set(agent: AgentRun, spanned_stock: Stock, tm
     restore([agent.folder / spanned_stock.names[0], files[0]], target)
     assert sha256_of(target) == spanned_stock.digests[3]
     assert not list(agent.folder.glob(f".*{PARTIAL_SUFFIX}"))
-    assert not agent.attempts()
+    wait_for(lambda: not agent.attempts(), "all work to end")
 
 
 def test_parts_that_change_or_go_are_noticed_and_named(agent: AgentRun, spanned_stock: Stock):

@@ -368,3 +368,30 @@ def filled_blocks(blocks: U64) -> npt.NDArray[np.bool_]:
                 filled[row] = True
                 break
     return filled
+
+
+@njit(nogil=True, cache=True)
+def filled_runs(source: U8, starts: I64, lengths: I64) -> npt.NDArray[np.bool_]:
+    """Tell which runs of bytes hold anything but zeros.
+
+    Args:
+        source: where they lie.
+        starts: int64, where each begins in it.
+        lengths: int64, as long as `starts`: bytes of each.
+
+    Returns:
+        bool, one a run.
+    """
+    filled = np.zeros(len(starts), np.bool_)
+    for row in range(len(starts)):
+        at, stop = np.uint64(starts[row]), np.uint64(starts[row] + lengths[row])
+        while at < stop:
+            end = min(at + np.uint64(512), stop)
+            seen = np.uint8(0)
+            for byte in source[at:end]:
+                seen |= byte
+            if seen != 0:
+                filled[row] = True
+                break
+            at = end
+    return filled

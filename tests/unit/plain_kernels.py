@@ -151,3 +151,10 @@ def changed_masks(new, old, words_per_granule: int, lo, hi) -> None:
 
 def filled_blocks(blocks):
     return np.array([any(row.tolist()) for row in blocks], np.bool_)
+
+
+def filled_runs(source, starts, lengths):
+    return np.array(
+        [any(source[start : start + length].tolist()) for start, length in zip(starts, lengths, strict=True)],
+        np.bool_,
+    )

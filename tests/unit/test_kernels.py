@@ -233,3 +233,15 @@ def test_a_single_bit_anywhere_fills_a_block(word):
     blocks = np.zeros((3, 8192), np.uint64)
     blocks[1, word] = 1 << 63
     assert kernels.filled_blocks(blocks).tolist() == [False, True, False]
+
+
+@given(st.data())
+def test_filled_runs(data):
+    size = data.draw(st.integers(1, 3000))
+    source = np.zeros(size, np.uint8)
+    for at in data.draw(st.lists(st.integers(0, size - 1), max_size=4)):
+        source[at] = 1
+    starts = np.array(data.draw(st.lists(st.integers(0, size - 1), max_size=8)), np.int64)
+    lengths = np.array([data.draw(st.integers(1, size - start)) for start in starts.tolist()], np.int64)
+    found = kernels.filled_runs(source, starts, lengths)
+    assert found.tolist() == plain.filled_runs(source, starts, lengths).tolist()

@@ -1,0 +1,57 @@
+"""Layout of the map of a disk that is not finalized, `.rollforward-hsr/NAME.map`; docs/disks.md.
+
+A header, then records, each at a multiple of 512 bytes. All numbers are little-endian.
+
+Source: docs/disks.md, version 1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+MAGIC: Final = b"RFDISKM\x1a"
+RECORD_MAGIC: Final = b"RFDISKR\x1a"
+VERSION: Final = 1
+ALIGN_BYTES: Final = 512
+
+RECORD_STARTED: Final = 1
+"""The disk's own file is there, durably."""
+RECORD_BLOCKS: Final = 2
+"""So many blocks got the next slots, in this order; what they hold is durable."""
+RECORD_FINALIZING: Final = 3
+"""From here on the disk takes no more writes, and may be a disk already."""
+
+HEADER: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("version", "<u4"),
+        ("reserved_a", "<u4"),
+        ("kind", "S16"),
+        ("size_bytes", "<u8"),
+        ("block_bytes", "<u8"),
+        ("block_count", "<u8"),
+        ("slots_offset", "<u8"),
+        ("stride_bytes", "<u8"),
+        ("reserved_b", "u1", (408,)),
+        ("digest", "u1", (32,)),
+    ]
+)
+"""First 512 bytes. `digest` is BLAKE3 of all before it. The last four numbers are 0 for a kind without slots."""
+
+RECORD: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("serial", "<u8"),
+        ("kind", "<u4"),
+        ("count", "<u4"),
+        ("blocks_digest", "u1", (20,)),
+        ("digest", "u1", (20,)),
+    ]
+)
+"""Head of a record; `count` blocks follow as u32, then zeros up to the next multiple of 512 bytes. `serial` counts
+from 1. `blocks_digest` is BLAKE3 of the blocks, `digest` of what stands before it, both cut to 20 bytes."""
+
+if (HEADER.itemsize, RECORD.itemsize) != (512, 64):
+    raise AssertionError("layout of the map drifted")

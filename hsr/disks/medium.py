@@ -1,0 +1,235 @@
+"""What disks and their side files lie on: the few deeds that they ask of a file system, one place for its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from policies.errors import BusyError, ConfigurationError, RestoreError
+from storage.publish import sync_folder
+from storage.source import device_or_file_bytes
+
+_IOV_MAX: Final = 1024
+_ZERO_PIECE: Final = bytes(1 << 20)
+_PUNCH_HOLE_KEEPING_SIZE: Final = 0x02 | 0x01
+_BLKZEROOUT: Final = 0x127F
+_SECTOR_BYTES: Final = 512
+_UNSUPPORTED: Final = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
+
+
+class DiskFile(Protocol):
+    """An open file or block device. All raise RestoreError where the medium refuses."""
+
+    def write(self, buffers: Sequence[memoryview], offset: int) -> None:
+        """Write buffers one after the other. Crash: any part of them, until `sync`."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes; fewer at the end of the file."""
+
+    def zero(self, offset: int, size: int) -> None:
+        """Make a range within the file read as zero, giving its room back where that can be done."""
+
+    def size_bytes(self) -> int:
+        """Return the size."""
+
+    def truncate(self, size_bytes: int) -> None:
+        """Give a file another size; devices keep theirs."""
+
+    def sync(self) -> None:
+        """Make all of it durable."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Medium(Protocol):
+    """A file system. All raise RestoreError where it refuses."""
+
+    def open(self, path: Path, *, create: bool = False) -> DiskFile:
+        """Open a file, alone, or make one that is not there yet.
+
+        Raises:
+            BusyError: somebody else has it open.
+            ConfigurationError: it is to be made, and is there.
+        """
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether a name leads to anything."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder, if it is missing."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name, replacing what bears it."""
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable."""
+
+
+class LocalMedium:
+    """Files and devices of this machine, network mounts among them; see `Medium`."""
+
+    def open(self, path: Path, *, create: bool = False) -> DiskFile:
+        """Open a file; see `Medium`."""
+        with _refusals(path):
+            is_device = path.is_block_device()
+            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW if not is_device else os.O_RDWR | os.O_CLOEXEC
+            if create:
+                flags |= os.O_CREAT | os.O_EXCL
+            elif is_device:
+                flags |= os.O_EXCL
+            try:
+                fd = os.open(path, flags, 0o640)
+            except FileExistsError:
+                raise ConfigurationError("exists already", path=str(path)) from None
+            try:
+                _take(fd, path)
+            except BaseException:
+                os.close(fd)
+                raise
+        return _LocalFile(fd, path, is_device=is_device)
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether a name leads to anything; see `Medium`."""
+        return os.path.lexists(path)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder; see `Medium`."""
+        with _refusals(path):
+            path.mkdir(mode=0o750, exist_ok=True)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename a file; see `Medium`."""
+        with _refusals(target):
+            source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; see `Medium`."""
+        with _refusals(path):
+            path.unlink(missing_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        """Sync a folder; see `Medium`."""
+        with _refusals(path):
+            sync_folder(path)
+
+
+class _LocalFile:
+    def __init__(self, fd: int, path: Path, *, is_device: bool) -> None:
+        self._fd = fd
+        self._path = path
+        self._is_device = is_device
+        self._punches = True
+
+    def write(self, buffers: Sequence[memoryview], offset: int) -> None:
+        with _refusals(self._path, offset):
+            for first in range(0, len(buffers), _IOV_MAX):
+                offset = _write_all(self._fd, list(buffers[first : first + _IOV_MAX]), offset)
+
+    def read(self, offset: int, size: int) -> bytes:
+        found = bytearray()
+        with _refusals(self._path, offset):
+            while len(found) < size:
+                piece = os.pread(self._fd, size - len(found), offset + len(found))
+                if not piece:
+                    break
+                found += piece
+        return bytes(found)
+
+    def zero(self, offset: int, size: int) -> None:
+        with _refusals(self._path, offset):
+            if self._is_device:
+                offset, size = self._zero_on_device(offset, size)
+            elif self._punches and size:
+                self._punches = _punch(self._fd, offset, size)
+                if self._punches:
+                    return
+            for at in range(offset, offset + size, len(_ZERO_PIECE)):
+                piece = memoryview(_ZERO_PIECE)[: offset + size - at]
+                _write_all(self._fd, [piece], at)
+
+    def _zero_on_device(self, offset: int, size: int) -> tuple[int, int]:
+        """Have the device zero whole sectors; return the rest of the range, which an ordinary write has to do."""
+        whole = size // _SECTOR_BYTES * _SECTOR_BYTES
+        if offset % _SECTOR_BYTES or not whole:
+            return offset, size
+        fcntl.ioctl(self._fd, _BLKZEROOUT, struct.pack("QQ", offset, whole))
+        return offset + whole, size - whole
+
+    def size_bytes(self) -> int:
+        return device_or_file_bytes(self._fd, self._path)
+
+    def truncate(self, size_bytes: int) -> None:
+        if not self._is_device:
+            with _refusals(self._path):
+                os.ftruncate(self._fd, size_bytes)
+
+    def sync(self) -> None:
+        with _refusals(self._path):
+            os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _take(fd: int, path: Path) -> None:
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise ConfigurationError("is neither a regular file nor a block device", path=str(path))
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BusyError("is being worked on", path=str(path), hint="Wait for that to end.") from None
+
+
+def _write_all(fd: int, buffers: list[memoryview], offset: int) -> int:
+    """Write buffers to the last byte; return where they end."""
+    while buffers:
+        done = os.pwritev(fd, buffers, offset)
+        offset += done
+        while buffers and done >= len(buffers[0]):
+            done -= len(buffers.pop(0))
+        if buffers and done:
+            buffers[0] = buffers[0][done:]
+    return offset
+
+
+def _punch(fd: int, offset: int, size: int) -> bool:
+    """Make a hole; return whether the file system can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fallocate = libc.fallocate
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    if fallocate(fd, _PUNCH_HOLE_KEEPING_SIZE, offset, size) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code))
+
+
+@contextlib.contextmanager
+def _refusals(path: Path, offset: int | None = None) -> Iterator[None]:
+    """Turn an OSError into a RestoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise RestoreError(
+            "the disk is full" if full else f"cannot be used: {error.strerror}",
+            path=str(path),
+            offset=offset,
+            hint="Free some room, then have it go on; nothing is lost." if full else None,
+        ) from error

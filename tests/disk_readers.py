@@ -12,6 +12,9 @@ from hsr.disks.form import DiskKind
 READ_BYTES = 64 << 10
 """Read so much at once: dissect.hypervisor takes reads over the end of a VHDX block for reads within it."""
 
+DISSECT_UNIT = 8192
+"""It refuses the last part of a VMDK of another size."""
+
 QEMU_DRIVERS = {
     DiskKind.VHD: "vpc",
     DiskKind.VHD_FIXED: "vpc",

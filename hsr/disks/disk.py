@@ -352,6 +352,7 @@ class _Disk:
             file.sync()
         finally:
             file.close()
+        self._medium.sync_folder(fresh.parent)
         self._medium.rename(fresh, self._path)
         self._medium.sync_folder(self._path.parent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 from pathlib import Path
 from typing import BinaryIO
@@ -32,6 +33,8 @@ def read_whole(file: BinaryIO, kind: DiskKind, size: int) -> bytes:
     """
     if kind in (DiskKind.RAW, DiskKind.DEVICE, DiskKind.VMDK_FLAT):
         return file.read(size)
+    if kind is DiskKind.VHD:
+        _check_bitmaps(file)
     disk = _opened(file, kind)
     found = io.BytesIO()
     for offset in range(0, size, READ_BYTES):
@@ -39,6 +42,17 @@ def read_whole(file: BinaryIO, kind: DiskKind, size: int) -> bytes:
         found.write(disk.read(min(READ_BYTES, size - offset)))
     assert disk.size == size
     return found.getvalue()
+
+
+def _check_bitmaps(file: BinaryIO) -> None:
+    """Readers differ in whether they look at the bitmaps of a VHD: all sectors have to be there."""
+    file.seek(512 + 16)
+    table, _, count = struct.unpack(">QII", file.read(16))
+    file.seek(table)
+    for (sector,) in struct.iter_unpack(">I", file.read(4 * count)):
+        if sector != 0xFFFFFFFF:
+            file.seek(512 * sector)
+            assert file.read(512) == b"\xff" * 512
 
 
 def _opened(file: BinaryIO, kind: DiskKind) -> BinaryIO:

@@ -12,12 +12,10 @@ import zstandard
 from policies.errors import FormatError
 from storage import kernels, layout
 from storage.digests import Buffer
+from storage.native_zstd import LEVEL
 
 _UNTOLD: Final = -1
 """What Zstandard says of a frame that does not tell the length of its content, as ours do not."""
-
-LEVEL: Final = 1
-"""Compression level: the fastest that still takes most of what there is to take."""
 
 U8 = npt.NDArray[np.uint8]
 

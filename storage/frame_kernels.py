@@ -1,9 +1,9 @@
-"""Decoding many frames in one go, without the interpreter.
+"""Coding and decoding many frames in one go, without the interpreter.
 
 Handing the interpreter's lock back and forth costs more than decoding a small frame, and a frame that fills its
-block can be decoded into its place. So a whole batch is decoded by one compiled loop, which calls the system's
-libzstd by address. Where that library is missing, frames are decoded one by one (`storage.codec.lay_frame`), with
-the same result.
+block can be decoded into its place. So a whole batch is coded or decoded by one compiled loop, which calls the system's
+libzstd by address. Where that library is missing, it is done frame by frame (`storage.codec`); what was coded one way
+is decoded the other way, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from storage import layout
-from storage.kernels import I64, U8, U64, Int, Structured, popcount, scatter_granules, zero_granules
+from storage.kernels import (
+    I64,
+    U8,
+    U64,
+    Int,
+    Structured,
+    gather_granules,
+    popcount,
+    scatter_granules,
+    zero_granules,
+)
 
 _ZERO: Final = layout.FRAME_ZERO
 _RAW: Final = layout.FRAME_RAW
@@ -167,6 +177,65 @@ def lay_frames(
         if not is_whole:
             scatter_granules(scratch, lo, hi, want_lo, want_hi, granule_bytes, block)
     return -1
+
+
+@njit(nogil=True, cache=True)
+def code_frames(
+    plain: U8,
+    rows: I64,
+    masks_lo: U64,
+    masks_hi: U64,
+    granule_bytes: int,
+    stored: U8,
+    lengths: I64,
+    scratch: U8,
+    library: U64,
+) -> int:
+    """Code granules of some blocks as frames, one after the other: compressed, or as they are where that is smaller.
+
+    Args:
+        plain: uint8, shape (blocks, block bytes).
+        rows: int64: the row of `plain` that each frame is of.
+        masks_lo: uint64, as long as `rows`: granules 0 to 63 that it holds; none of one that stores nothing.
+        masks_hi: likewise, granules 64 to 127.
+        granule_bytes: size of a granule.
+        stored: uint8, to be filled.
+        lengths: int64, as long as `rows`, to be filled: how many bytes of `stored` each takes; one that could not be
+            compressed takes as many as its granules have.
+        scratch: uint8, one block.
+        library: uint64: a coding context of this thread, and the address of `ZSTD_compress2`.
+
+    Returns:
+        How much of `stored` was filled.
+
+    Raises:
+        ValueError: `plain` or `scratch` do not fit the granules, a row is not there, or `stored` is too small.
+    """
+    _refuse_other_sizes(plain, scratch, granule_bytes)
+    end = 0
+    for at in range(len(rows)):
+        size = (popcount(masks_lo[at]) + popcount(masks_hi[at])) * granule_bytes
+        lengths[at] = 0
+        if size == 0:
+            continue
+        if not 0 <= rows[at] < len(plain) or size > len(stored) - end:
+            raise ValueError("frames do not lie within their buffers")
+        gather_granules(plain[rows[at]], masks_lo[at], masks_hi[at], granule_bytes, scratch)
+        words = (
+            types.uintp(library[0]),
+            types.uintp(np.uint64(stored.ctypes.data) + np.uint64(end)),
+            types.uintp(size - 1),
+            types.uintp(scratch.ctypes.data),
+            types.uintp(size),
+        )
+        coded = _call_with_5(types.uintp(library[1]), words)
+        if coded < types.uintp(size):  # an error, of too little room among others, is a very large number
+            lengths[at] = np.int64(coded)
+        else:
+            stored[end : end + size] = scratch[:size]
+            lengths[at] = size
+        end += lengths[at]
+    return end
 
 
 def load_lay_frames(library: U64) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from storage import kernels, layout
 from storage.codec import encode_frame
-from storage.digests import EMPTY_FRAME_DIGEST, frame_digest
+from storage.digests import EMPTY_FRAME_DIGEST, Buffer, frame_digest
 from storage.fingerprints import (
     PIECE_BLOCKS,
     Fingerprints,
@@ -22,9 +22,11 @@ from storage.fingerprints import (
     NewFingerprints,
     zero_prints,
 )
+from storage.frame_kernels import code_frames
 from storage.header import ImageHeader
 from storage.image import Records
 from storage.marked import MarkedBlocks, batches_of, blocks_of, ranges_to_read, read_marked
+from storage.native_zstd import coding_library
 from storage.overlay import Overlay, Window
 from storage.pipeline import THREADS, BufferPool, Progress, ordered_map
 from storage.replay import BlockReader
@@ -444,25 +446,52 @@ def _encode(blocks: I64, plain: U8, rows: I64, masks: _FrameMasks, coding: _Codi
     """Code some rows of `plain` as frames of the given blocks."""
     records = np.zeros(len(blocks), layout.RECORD)
     records["block"], records["mask_lo"], records["mask_hi"] = blocks, masks.lo, masks.hi
-    packed = np.empty(plain.shape[1], np.uint8)
     buffer = coding.buffers.take()
-    digests: list[bytes] = []
-    lengths: list[int] = []
+    library = coding_library() if coding.cipher is None else None
+    if library is None:
+        stored = _code_each(records, plain, rows, masks, coding, buffer)
+    else:
+        stored = _code_together(records, plain, rows, masks, coding, buffer, library)
+    digests = [frame_digest(piece) if len(piece) else EMPTY_FRAME_DIGEST for piece in stored]
+    records["digest"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
+    return _Coded(Frames(records, buffer.data[: sum(map(len, stored))]), buffer)
+
+
+def _code_together(
+    records: Records, plain: U8, rows: I64, masks: _FrameMasks, coding: _Coding, buffer: U8, library: U64
+) -> list[memoryview]:
+    """Code frames in one go; return their stored bytes, which lie in the buffer one after the other."""
+    holds_data, none = masks.holds_data, np.uint64(0)
+    lengths = np.empty(len(rows), np.int64)
+    lo, hi = np.where(holds_data, masks.lo, none), np.where(holds_data, masks.hi, none)
+    scratch = np.empty(plain.shape[1], np.uint8)
+    code_frames(plain, rows, lo, hi, coding.granule_bytes, buffer, lengths, scratch, library)
+    records["length"] = lengths
+    plain_bytes = (np.bitwise_count(lo).astype(np.int64) + np.bitwise_count(hi)) * coding.granule_bytes
+    flags = np.where(lengths < plain_bytes, layout.FRAME_ZSTD, layout.FRAME_RAW)
+    records["flags"][holds_data] = flags[holds_data]
+    ends = np.cumsum(lengths)
+    pieces = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
+    return [buffer.data[start:end] for start, end in pieces]
+
+
+def _code_each(
+    records: Records, plain: U8, rows: I64, masks: _FrameMasks, coding: _Coding, buffer: U8
+) -> list[memoryview]:
+    """Code frames one by one, and encrypt them where that is to be; return their stored bytes likewise."""
+    packed = np.empty(plain.shape[1], np.uint8)
+    pieces: list[memoryview] = []
     at = 0
     for row, has_data in enumerate(masks.holds_data.tolist()):
-        if not has_data:
-            digests.append(EMPTY_FRAME_DIGEST)
-            lengths.append(0)
-            continue
-        lo, hi = masks.lo[row], masks.hi[row]
-        size = kernels.gather_granules(plain[rows[row]], lo, hi, coding.granule_bytes, packed)
-        records["flags"][row], stored = encode_frame(packed.data[:size])
-        if coding.cipher is not None:
-            stored = coding.cipher.encrypt(records[row], stored)
-        digests.append(frame_digest(stored))
-        lengths.append(len(stored))
-        buffer.data[at : at + len(stored)] = stored
+        stored: Buffer = b""
+        if has_data:
+            lo, hi = masks.lo[row], masks.hi[row]
+            size = kernels.gather_granules(plain[rows[row]], lo, hi, coding.granule_bytes, packed)
+            records["flags"][row], stored = encode_frame(packed.data[:size])
+            if coding.cipher is not None:
+                stored = coding.cipher.encrypt(records[row], stored)
+        records["length"][row] = len(stored)
+        pieces.append(buffer.data[at : at + len(stored)])
+        pieces[-1][:] = stored
         at += len(stored)
-    records["length"] = lengths
-    records["digest"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, layout.FRAME_DIGEST_BYTES)
-    return _Coded(Frames(records, buffer.data[:at]), buffer)
+    return pieces

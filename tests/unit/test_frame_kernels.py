@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.errors import FormatError
-from storage import layout, native_zstd, replay
-from storage.codec import lay_frame
-from storage.frame_kernels import lay_frames
+from storage import layout, native_zstd, replay, scan
+from storage.codec import decode_frame, lay_frame
+from storage.frame_kernels import code_frames, lay_frames
 from tests.unit.test_image import BAD_FRAMES, compressed
 from tests.unit.test_kernels import MASKS, noise, records_of
 from tests.unit.test_overlay import scattered, volume_of
+from tests.unit.tiny import TinyVolume
 
 GRANULE = 512
 BLOCK = GRANULE * layout.GRANULES_PER_BLOCK
@@ -153,6 +154,61 @@ def test_spoilt_frames_write_nowhere_else(data, frame):
     spoilt = stored[:at] + bytes([stored[at] ^ data.draw(st.integers(1, 255))]) + stored[at + 1 :]
     at_once, singly, _, _ = lay_both_ways([(flags, granules, wanted, spoilt)], [1], 3)
     assert np.array_equal(at_once[[0, 2]], singly[[0, 2]])
+
+
+CODER = native_zstd.coding_library()
+
+
+def code(plain, rows, held, stored):
+    """Code some granules of some rows; return the pieces of `stored` that the frames take."""
+    words = np.array([words_of(granules) for granules in held], np.uint64).reshape(-1, 2)
+    lo, hi = np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])
+    lengths, scratch = np.empty(len(held), np.int64), np.empty(BLOCK, np.uint8)
+    end = code_frames(plain, np.array(rows, np.int64), lo, hi, GRANULE, stored, lengths, scratch, CODER)
+    assert end == lengths.sum()
+    return np.split(stored[:end], np.cumsum(lengths)[:-1])
+
+
+@needs_library
+@given(st.lists(st.tuples(st.integers(0, 2), MASKS), min_size=1, max_size=5), st.integers(0, 99))
+def test_what_is_coded_at_once_is_decoded_one_by_one(drawn, seed):
+    plain = noise(3 * BLOCK, seed).reshape(3, BLOCK)
+    plain[0, GRANULE:], plain[1] = 7, 9
+    rows, held = zip(*drawn, strict=True)
+    for (row, granules), piece in zip(
+        drawn, code(plain, rows, held, np.empty(5 * BLOCK, np.uint8)), strict=True
+    ):
+        expected = plain[row].reshape(-1, GRANULE)[sorted(granules)].tobytes()
+        is_smaller = len(piece) < len(expected)
+        compressible = row == 1 or (row == 0 and granules != {0})
+        assert is_smaller == (compressible and len(expected) > 0), "noise stays as it is"
+        flags = layout.FRAME_ZSTD if is_smaller else layout.FRAME_RAW
+        assert bytes(decode_frame(flags, piece.tobytes(), len(expected))) == expected
+        if is_smaller:
+            assert zstandard.get_frame_parameters(piece.tobytes()).content_size in (0, 2**64 - 1)
+            assert not zstandard.get_frame_parameters(piece.tobytes()).has_checksum
+
+
+@needs_library
+@pytest.mark.parametrize(("row", "room"), [(3, BLOCK), (-1, BLOCK), (0, 2 * GRANULE - 1)])
+def test_nothing_is_coded_outside_its_buffers(row, room):
+    plain, stored = noise(3 * BLOCK, 1).reshape(3, BLOCK), noise(2 * BLOCK, 2)
+    before = stored.copy()
+    with pytest.raises(ValueError, match="within their buffers"):
+        code(plain, [row], [{0, 5}], stored[:room])
+    assert np.array_equal(stored, before)
+
+
+def test_captures_without_the_library_hold_the_same(quick_path, monkeypatch):
+    states = [bytes([7]) * (3 * BLOCK) + noise(BLOCK, 1).tobytes()]
+    states.append(states[0][: 2 * BLOCK] + b"text" * (BLOCK // 4) + noise(BLOCK, 2).tobytes())
+    found = []
+    for name in ("with", "without"):
+        volume = TinyVolume(quick_path / name)
+        volume.capture_states(states)
+        found.append(volume_of([volume.image(0), volume.image(1)]))
+        monkeypatch.setattr(scan, "coding_library", lambda: None)
+    assert found[0] == found[1] == states[1]
 
 
 def test_without_the_library_it_is_the_same(tiny, monkeypatch):

@@ -14,11 +14,11 @@ from typing import Final
 import structlog
 
 from actors.chain_view import ChainView, load_view, may_be_worked_in, not_yet_taken_in
-from actors.consolidate import Blocked, roll_up
+from actors.consolidate import AGAIN_AFTER, Blocked, roll_up
 from actors.context import AgentContext
 from actors.hints import Hints
 from actors.patience import patiently
-from actors.retire import AGAIN_AFTER, Progress, begin_removals, delete_retired, finish_removals
+from actors.retire import Progress, begin_removals, delete_retired, finish_removals
 from actors.trying import holding_chain
 from policies.errors import OwnershipError, StorageError
 from policies.lifecycle import PlannedVerification

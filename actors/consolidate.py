@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -31,6 +32,9 @@ from storage.parts import first_part_of, part_bytes_of, part_numbers_beside
 from storage.publish import storage_errors
 from storage.sweep import sweep_partials
 from storage.writer import Published
+
+AGAIN_AFTER: Final = timedelta(minutes=5)
+"""What could not be looked at is tried again after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,10 @@ def roll_up(
     """
     try:
         if _is_taken(view.path / planned.name):
-            return Blocked(planned.name, f"{planned.name}, which is there already, to be taken away")
+            reason = f"{planned.name}, which is there already, to be taken away"
+            return Blocked(planned.name, reason, view.now + AGAIN_AFTER)
     except StorageError as error:
-        return Blocked(planned.name, str(error))
+        return Blocked(planned.name, str(error), view.now + AGAIN_AFTER)
     begun = _begin(context, view, planned, fence)
     if not isinstance(begun, _Task):
         return begun

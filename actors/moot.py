@@ -50,7 +50,7 @@ def forget_moot_work(context: AgentContext, folder_id: int) -> int:
         folder = session.get(Folder, folder_id)
         if folder is None:
             return 0
-        rows = list(session.scalars(query.with_for_update()))
+        rows = list(session.scalars(query.with_for_update(skip_locked=True)))
         over = [row for row in rows if not _is_held(row, now)]
         moot = [row for row in over if _is_moot(session, folder, row)]
         for row in moot:
@@ -70,13 +70,19 @@ def _is_moot(session: Session, folder: Folder, row: Attempt) -> bool:
             return True
         return verification_of(folder, image, row.engine_version).subject != row.subject
     parsed = parse_image_name(name)
-    return parsed is not None and _is_taken_in(session, folder, parsed, tier_by_name(name))
+    return parsed is not None and _is_taken_in(session, row, parsed, tier_by_name(name))
 
 
-def _is_taken_in(session: Session, folder: Folder, name: ImageName, tier: Tier) -> bool:
-    """Tell whether a good image of the same tier holds the point at which a result was to end."""
+def _is_taken_in(session: Session, row: Attempt, name: ImageName, tier: Tier) -> bool:
+    """Tell whether a good image of the same tier, proven since, holds the point at which a result was to end.
+
+    An older one ends its periods elsewhere, as a folder's settings said then: the work is still to be done.
+    """
     query = select(Image).where(
-        Image.folder_id == folder.id, Image.state == ImageState.GOOD, Image.tier == tier
+        Image.folder_id == row.folder_id,
+        Image.state == ImageState.GOOD,
+        Image.tier == tier,
+        Image.verified_at >= row.started_at,
     )
     for image in session.scalars(query):
         found, span = parse_image_name(image.name), span_of(image)

@@ -47,7 +47,8 @@ class _Question(Generic[Result]):
             self.error = error
         finally:
             with _LOCK:
-                _ABANDONED.pop(self.place, None)
+                if _ABANDONED.get(self.place) is self:
+                    del _ABANDONED[self.place]
                 self.ended.set()
 
     def silent_for_s(self) -> float:

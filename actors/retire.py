@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from actors.chain_view import ChainView
-from actors.consolidate import Blocked, doubt
+from actors.consolidate import AGAIN_AFTER, Blocked, doubt
 from actors.context import AgentContext
 from actors.hints import Hints
 from actors.trying import beginning, trying
@@ -47,9 +47,6 @@ from storage.room import free_percent
 
 AT_ONCE: Final = 50
 """So many images are retired in one transaction at most."""
-
-AGAIN_AFTER: Final = timedelta(minutes=5)
-"""What could not be looked at is tried again after so long."""
 
 _UNPROVEN: Final = (ImageState.SETTLING, ImageState.LANDED, ImageState.VERIFYING)
 
@@ -166,7 +163,8 @@ def finish_removals(context: AgentContext, hints: Hints, view: ChainView, fence:
             break
         is_undone = bool(view.plan.freezes)
         if problem is not None and not is_undone:
-            progress.blocked.append(Blocked(stone.name, f"the folder's ledger: {problem}"))
+            reason = f"the folder's ledger: {problem}"
+            progress.blocked.append(Blocked(stone.name, reason, view.now + AGAIN_AFTER))
             continue
         step = _undo if is_undone else _move
         blocked = _attempt(context, view, fence, WorkKind.RETIRE, stone, step)

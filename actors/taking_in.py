@@ -71,6 +71,8 @@ def take_in(
     elif stamp_of(image) != stamp or image.state is ImageState.MISSING:
         if image.state not in (ImageState.SETTLING, ImageState.MISSING):
             context.note(session, EventKind.CHANGED, image.name, "the file changed", folder_id=folder_id)
+            if image.chain_id is not None:
+                make_due(session, image.chain_id, context.clock())  # what was planned with it is out of date
         restart_image(image, stamp, machine_now)
     if image.state is not ImageState.SETTLING or found is None:
         return image

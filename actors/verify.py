@@ -321,6 +321,9 @@ def _record(context: AgentContext, session: Session, reading: _Reading, outcome:
         outcome.is_open = True
         return
     image = session.get(Image, reading.task.image_id, with_for_update=True)
+    if image is not None and stamp_of(image) != reading.task.stamp:
+        outcome.is_open = True  # another file has its place by now, and somebody else may be at that
+        return
     expected = ImageState.GOOD if reading.task.again else ImageState.VERIFYING
     if image is None or image.state is not expected or not reading.is_unchanged:
         if image is not None and image.state is ImageState.VERIFYING:

@@ -66,11 +66,14 @@ def unpublished_parts(folder: Path, listed: Sequence[str]) -> set[str]:
     Returns:
         Names of parts that share their bytes with a partial file: nobody's until the first part is there.
     """
-    inodes = set()
-    for name in listed:
-        if _FURTHER.fullmatch(name) is not None:
-            with contextlib.suppress(FileNotFoundError):
-                inodes.add(_inode(folder / name))
+    there, inodes = set(listed), set()
+    for match in filter(None, map(_FURTHER.fullmatch, listed)):
+        first = match["stem"] + PARTIAL_SUFFIX
+        if first not in there:
+            continue  # it is published, and so are these: only their partial names are still to be removed
+        with contextlib.suppress(FileNotFoundError):
+            if (folder / first).lstat().st_nlink == 1:  # likewise, if it has two names
+                inodes.add(_inode(folder / match[0]))
     found = set()
     for name in listed if inodes else ():
         parsed = parse_image_name(name)
@@ -102,7 +105,7 @@ def _sweep_set(first: Path, listed: Sequence[str]) -> None:
         listed = _files_in(first.parent)
         further = _further_of(first, listed)
         if first.name in listed and os.fstat(fd).st_nlink == 1:  # else it is published; with two names, too
-            _remove_early_parts(further, listed)
+            _remove_early_parts(first, further, listed)
         _remove(further)
         first.unlink(missing_ok=True)
     finally:
@@ -114,10 +117,10 @@ def _remove(paths: Sequence[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_early_parts(further: Sequence[Path], listed: Sequence[str]) -> None:
+def _remove_early_parts(first: Path, further: Sequence[Path], listed: Sequence[str]) -> None:
     """Take away the final names of parts whose set was never published."""
     if further:
         folder = further[0].parent
         images = [name for name in listed if not name.endswith(PARTIAL_SUFFIX)]
-        for name in unpublished_parts(folder, [*images, *(path.name for path in further)]):
+        for name in unpublished_parts(folder, [*images, first.name, *(path.name for path in further)]):
             (folder / name).unlink()

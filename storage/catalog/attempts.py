@@ -141,7 +141,9 @@ def _why_not(row: Attempt, moment: Moment) -> Admitted | None:
     newly = False
     if row.holder is not None:
         if is_alive(row.holder, row.expires_at, moment.machine_now):
-            return Admitted(Admission.RUNNING, reason="another worker is at it")
+            return Admitted(
+                Admission.RUNNING, reason="another worker is at it", retry_at=moment.now + FIRST_WAIT
+            )
         row.crashes += 1
         _apply(row, f"the worker ended before the work did ({row.crashes} times)", moment.now)
         newly = True

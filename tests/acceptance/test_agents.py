@@ -20,6 +20,6 @@ def test_two_agents_killed_in_turn(tell: Tell, tmp_path: Path) -> None:
         tell(
             "one of two agents killed at work, Redis too",
             lambda: share_a_folder(
-                place, postgres.new_url(prepared=False), redis, days=4, per_day=4, kills=20, with_redis=True
+                place, postgres.new_url(prepared=False), redis, days=7, per_day=4, kills=20, with_redis=True
             ),
         )

@@ -47,7 +47,8 @@ def share_a_folder(
         redis: the agents' Redis, which runs.
         days: how many days pass.
         per_day: how many images land on each.
-        kills: how often an agent is killed, once in each of the last steps: a step is an image or a midnight.
+        kills: how often an agent is killed, at most once in each step: a step is an image or a midnight. Work may end
+            before it can be killed, so have twice as many steps, nearly.
         with_redis: whether Redis is killed, too.
 
     Returns:
@@ -108,6 +109,7 @@ class _Reaper:
         house: of either agent.
         runs: the agents, by the names of their machines.
         redis: is killed now and then; None if not.
+        kills_wanted: so often an agent is to be killed, together.
         toll: how often each was killed.
         down: the agent that is not running.
         is_due: whether one is still to be killed in this step.
@@ -117,6 +119,7 @@ class _Reaper:
     house: AgentHouse
     runs: dict[str, AgentRun]
     redis: RedisServer | None
+    kills_wanted: int
     toll: Counter[str] = field(default_factory=Counter)
     down: str | None = None
     is_due: bool = False
@@ -131,7 +134,7 @@ class _Reaper:
             self.runs[self.down].start().wait_until_ready()
             self.down = None
         self.spared -= 1
-        self.is_due = self.spared < 0
+        self.is_due = self.spared < 0 and self.kills < self.kills_wanted
 
     def strike(self) -> None:
         """Kill an agent at work on what has just landed, and see the other take it over."""

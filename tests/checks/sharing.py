@@ -18,6 +18,8 @@ _VOLUME_BYTES = 256 << 20
 _HEADROOM = 0.15
 _FOLDERS = 40
 _CHANGE_EVERY_S = 4.0
+AS_ALWAYS = {"ROLLFORWARD_TICK_S": "1", "ROLLFORWARD_RESCAN_S": "900", "ROLLFORWARD_HINT_AGAIN_S": "10"}
+"""The pace of an agent that is not in a hurry to be tested."""
 
 
 def make_image(folder: Path) -> Path:
@@ -67,7 +69,7 @@ def agent_keeps_within(place: Path, percent: int, seconds: float) -> str:
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / image.name).hardlink_to(image)
-    run = AgentRun(place / "agent", more_folders=folders)
+    run = AgentRun(place / "agent", AS_ALWAYS, more_folders=folders)
     told = in_this_process("settings", "set", f"performance.cpu_percent={percent}", "--state", run.state_dir)
     assert told.code == 0, str(told)
     with run:

@@ -6,11 +6,15 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
+from actors.moot import forget_moot_work
 from actors.subjects import verification_of
 from ops.clock import machine_now
+from policies.points import Point
 from storage.catalog import Attempt, Folder, ImageState, WorkKind
 from storage.catalog.attempts import Work, begin_attempt, end_attempt
 from storage.catalog.folders import remove_folder
+from storage.catalog.images import FileStamp, new_image, set_found_good
+from storage.catalog.points import pack_point
 from tests.bed import quick_folder
 from tests.checks.fortnight import FIRST, midnight_after
 from tests.household import Household, Source
@@ -52,6 +56,29 @@ def test_what_is_moot_is_forgotten():
         house.catalog.close()
 
 
+def test_an_older_roll_up_of_other_periods_makes_no_work_moot():
+    """A week that ends on another day now is still to be rolled up, though its last point is in an older weekly."""
+    with quick_folder() as place:
+        house = Household(place, FIRST)
+        points = [
+            Point(bytes([number]) * 16, number, FIRST + timedelta(days=number), 1 << 20)
+            for number in range(10)
+        ]
+        with house.catalog.write() as session:
+            folder = session.get_one(Folder, house.folder_id)
+            stamp = FileStamp("V-b001-i009-cw.spi", 100, 1)
+            older = new_image(session, folder.id, stamp, FIRST, machine_now())
+            older.start, older.covers = pack_point(points[2]), [pack_point(point) for point in points[3:]]
+            older.root = bytes(32)
+            set_found_good(older, FIRST)
+            made = row(house, WorkKind.CONSOLIDATE, "to be done", f"V-b001-i005-cw.spi in {folder.path}")
+            made.started_at, made.crashes = FIRST + timedelta(days=20), 2
+            session.add(made)
+        assert forget_moot_work(house.context, house.folder_id) == 0
+        assert subjects(house) == {"to be done"}
+        house.catalog.close()
+
+
 def test_what_a_later_version_does_is_no_trouble_of_an_earlier_one():
     with quick_folder() as place:
         house = Household(place, FIRST)
@@ -72,7 +99,7 @@ def row(house: Household, kind: WorkKind, subject: str, title: str, dropped_by: 
         kind=kind,
         subject=subject,
         engine_version="test",
-        started_at=house.now,
+        started_at=FIRST,
         failures=3,
         quarantined=True,
         reason="a medium that fails",

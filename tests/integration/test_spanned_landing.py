@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from hsr.restore import restore
+from storage.capture import capture
 from storage.catalog import EventKind, ImageState
+from storage.partial_set import PartialSet
 from storage.parts import image_files, part_path, stored_bytes_of
 from storage.publish import PARTIAL_SUFFIX
 from storage.verify import verify_image
+from tests.bed import quick_folder
+from tests.checks.fortnight import FIRST, midnight_after
 from tests.commands import sha256_of
+from tests.household import Household, Source
 from tests.integration.agent_run import AgentRun, wait_for
 from tests.integration.conftest import VOLUME, Stock, make_stock
 
@@ -99,3 +104,28 @@ def test_parts_that_change_or_go_are_noticed_and_named(agent: AgentRun, spanned_
     wait_for(lambda: agent.states()[first.name] is ImageState.MISSING, "the set to be gone")
     land(agent, first)
     agent.wait_good(first.name)
+
+
+def test_a_set_whose_writer_was_killed_after_it_was_there_is_taken_in(monkeypatch: pytest.MonkeyPatch):
+    """Its parts have two names each then, until the next writer in the folder sweeps."""
+    with quick_folder() as place:
+        house, source = Household(place, FIRST), Source(place / "volume.raw", 1 << 20)
+        for hours in (0, 1, 2):
+            source.change()
+            if hours == 2:
+                monkeypatch.setattr(PartialSet, "_remove_partial_names", lambda _: None)
+            made = capture(
+                source.path, house.folder, "V", now=FIRST + timedelta(hours=hours), part_bytes=1 << 16
+            )
+        monkeypatch.undo()
+        assert len(image_files(made.path)) > 2
+        assert len(list(house.folder.glob(f".*{PARTIAL_SUFFIX}"))) == len(image_files(made.path)) - 1
+        house.now = FIRST + timedelta(hours=3)
+        house.settle()
+        assert house.images()[made.path.name].stored_bytes == stored_bytes_of(made.path)
+        house.now = midnight_after(FIRST)
+        house.settle()
+        assert set(house.states().values()) == {ImageState.GOOD}
+        assert "V-b001-i002-cd.spi" in house.states()
+        assert not list(house.folder.glob(f".*{PARTIAL_SUFFIX}"))
+        house.catalog.close()

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from actors.context import AgentContext
+from policies.attempts import FIRST_WAIT
 from policies.errors import BusyError, CatalogError, ConfigurationError
 from policies.points import Point, PointId, Span
 from storage.catalog import (
@@ -349,7 +350,9 @@ def test_work_that_goes_well_leaves_no_trace(catalog: Catalog):
         begun = begin_attempt(session, WORK, moment())
     assert begun.admission is Admission.BEGUN
     with catalog.write() as session:
-        assert begin_attempt(session, WORK, moment(ELSEWHERE)).admission is Admission.RUNNING
+        elsewhere = begin_attempt(session, WORK, moment(ELSEWHERE))
+        assert elsewhere.admission is Admission.RUNNING
+        assert elsewhere.retry_at == moment().now + FIRST_WAIT  # whoever is at it may be gone by then
         assert not end_attempt(session, begun.attempt_id, ELSEWHERE)
         assert end_attempt(session, begun.attempt_id, ME)
     with catalog.read() as session:

@@ -267,3 +267,24 @@ def test_what_was_given_up_ends_at_its_next_answer():
             return False
 
     wait_for(is_free, "the place to be free again")
+
+
+def test_who_answers_does_not_speak_for_who_does_not():
+    hang, go_on = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: patiently("nas", 60, lambda _: go_on.wait()))
+    other.start()
+    with pytest.raises(StorageError, match="does not answer"):
+        patiently("nas", 0.1, lambda _: hang.wait())
+    go_on.set()
+    other.join()
+    with pytest.raises(StorageError, match="does not answer"):
+        patiently("nas", 60, lambda _: 7)
+    hang.set()
+    wait_for(lambda: _answers("nas"), "the place to answer again")
+
+
+def _answers(place: str) -> bool:
+    try:
+        return patiently(place, 60, lambda _: True)
+    except StorageError:
+        return False

@@ -265,11 +265,14 @@ class Reporter(Model):
 class LedgerLine(Model):
     """A line that waits to be written into a folder's ledger.
 
+    Two processes may write the same lines at once, and each forgets them by their numbers: none is used twice.
+
     Attributes:
         entry: the line as `ledger` reads it.
     """
 
     __tablename__ = "ledger_line"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy wants it
 
     id: Mapped[int] = mapped_column(primary_key=True)
     folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id", ondelete="CASCADE"), index=True)

@@ -32,7 +32,7 @@ from policies.setting_field import SettingValue
 Layer = dict[str, dict[str, SettingValue]]
 """Settings of one layer as `policies.folder_policy` reads and writes them: sections of plain values."""
 
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0005"
 """The layout that these tables have: the last of `migrations`."""
 
 
@@ -287,7 +287,7 @@ class Attempt(Model):
     """
 
     __tablename__ = "attempt"
-    __table_args__ = (UniqueConstraint("kind", "subject", "engine_version"),)
+    __table_args__ = (UniqueConstraint("kind", "subject", "engine_version"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[WorkKind] = mapped_column(word_column(WorkKind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,21 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
 
 from policies.names import Tier
-from storage.catalog import Catalog, ImageState, sqlite_url
+from storage.catalog import Catalog, ImageState, WorkKind, sqlite_url
+from storage.catalog.attempts import Moment, Work, begin_attempt, end_attempt
 from storage.catalog.database import MIGRATIONS
-from storage.catalog.folders import all_folders, folder_policy
+from storage.catalog.folders import add_folder, all_folders, folder_policy
+from storage.catalog.holders import Holder
 from storage.catalog.images import images_in_folder
+from storage.catalog.ledger_lines import add_line, forget_lines, waiting_lines
 from storage.catalog.models import SCHEMA_REVISION, Model
 from storage.catalog.status import counts_by_folder
+from storage.ledger_entries import SeenEntry
 from tests.postgres import PostgresServer
 
 FIRST = "0001"
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+MOMENT = Moment(NOON, NOON, timedelta(minutes=1), Holder.of_this_process())
 
 
 def migrate(connection: Connection, revision: str) -> None:
@@ -96,6 +103,34 @@ def test_what_the_first_layout_knew_is_kept(empty_url: str):
         ImageState.LANDED: 10,
     }
     assert counts.by_tier[Tier.DAILY].images == 1
+
+
+@pytest.mark.parametrize("begun_with", ["first layout", "nothing"])
+def test_numbers_of_attempts_and_ledger_lines_are_used_once(empty_url: str, begun_with: str):
+    """Another process may be about to forget what had them."""
+    if begun_with == "first layout":
+        make_first_version(empty_url)
+    catalog = Catalog(empty_url)
+    catalog.prepare()
+    with catalog.write() as session:
+        known = all_folders(session) or [
+            add_folder(session, Path("/images"), "UTC", now=NOON, machine_now=NOON)
+        ]
+        folder_id = known[0].id
+    used: list[tuple[int, int]] = []
+    for _ in range(2):
+        with catalog.write() as session:
+            add_line(session, folder_id, SeenEntry("00" * 32, "A-b001.spf", NOON))
+            begun = begin_attempt(session, Work(WorkKind.VERIFY, "A-b001.spf", "1"), MOMENT)
+            [(line_id, _)] = waiting_lines(session, folder_id)
+            used.append((begun.attempt_id, line_id))
+        with catalog.write() as session:
+            assert end_attempt(session, begun.attempt_id, MOMENT.holder)
+            forget_lines(session, [line_id])
+    catalog.close()
+    assert used[1][0] > used[0][0]
+    assert used[1][1] > used[0][1]
+    assert differences(empty_url) == []
 
 
 def test_a_step_that_fails_leaves_the_catalogue_as_it_was(empty_url: str, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ from tests.acceptance.conftest import Tell
 from tests.bed import quick_folder
 from tests.checks.landing import burst, make_folders, make_images, one_by_one
 from tests.checks.poison import set_aside
-from tests.checks.sharing import AS_ALWAYS, agent_keeps_within, keeps_within, make_image
+from tests.checks.sharing import agent_keeps_within, keeps_within, make_image
 from tests.integration.agent_run import AgentRun
 
 pytestmark = pytest.mark.acceptance
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.acceptance
 IMAGES, FOLDERS = 40, 50
 SINGLE = 200
 LIMIT_S = 1.0
+AS_ALWAYS = {"ROLLFORWARD_TICK_S": "1", "ROLLFORWARD_RESCAN_S": "900", "ROLLFORWARD_HINT_AGAIN_S": "10"}
 
 
 @pytest.fixture

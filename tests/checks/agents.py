@@ -68,8 +68,8 @@ def share_a_folder(
             run.wait_until_ready()
         house = AgentHouse(first)
         house.set_layer(LAYER | _SLOWLY)
-        reaper = _Reaper(house, {"castor": first, "pollux": second}, redis if with_redis else None)
-        reaper.spared = days * (per_day + 1) - kills
+        reaper = _Reaper(house, {"castor": first, "pollux": second}, redis if with_redis else None, kills)
+        reaper.spared = max(days * (per_day + 1) - 2 * kills, 0)
         gone: set[str] = set()
         for day in calendar:
             gone |= live_a_day(house, reaper, day, gone)

@@ -133,6 +133,10 @@ class TornMedium:
     def exists(self, path: Path) -> bool:
         return path in self.names
 
+    def load(self, path: Path, limit_bytes: int) -> bytes | None:
+        stored = self.names.get(path)
+        return None if stored is None else bytes(stored.now[:limit_bytes])
+
     def make_folder(self, path: Path) -> None:
         self.step()
 

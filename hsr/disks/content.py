@@ -24,6 +24,9 @@ class Content(Protocol):
     def zero(self, start: int, stop: int) -> None:
         """Make a range read as zero. Crash: any part of it does."""
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return what was written; zeros, where nothing was."""
+
     def sync(self) -> None:
         """Make all durable: what was written, then where it lies."""
 
@@ -57,6 +60,10 @@ class FlatContent:
         """Zero a range; see `Content`."""
         if start < stop:
             self._file.zero(start, stop - start)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read; see `Content`."""
+        return self._file.read(offset, size).ljust(size, b"\0")
 
     def sync(self) -> None:
         """Sync the file; see `Content`."""
@@ -132,6 +139,18 @@ class SlottedContent:
         offsets = places + lows - blocks * size
         for offset, length in _joined(offsets, highs - lows):
             self._file.zero(offset, length)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read, block by block; see `Content`."""
+        found, unit = [], self._slots.block_bytes
+        while size > 0:
+            block, within = divmod(offset, unit)
+            length = min(unit - within, size)
+            slot = int(self._used[block])
+            place = int(self._places(np.array([slot], np.int32))[0]) + within
+            found.append(self._file.read(place, length).ljust(length, b"\0") if slot >= 0 else bytes(length))
+            offset, size = offset + length, size - length
+        return b"".join(found)
 
     def sync(self) -> None:
         """Sync the file, then record new slots; see `Content`."""

@@ -7,6 +7,7 @@ its last one was synced. So a disk may be left at any moment, by a crash too, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -18,6 +19,7 @@ from hsr.disks.forms import form_for
 from hsr.disks.medium import LocalMedium, Medium
 from hsr.disks.pieces import Pieces
 from hsr.disks.side_files import SidePaths
+from hsr.restore import check_path
 from hsr.rolling.cursor_file import (
     Phase,
     Place,
@@ -27,10 +29,20 @@ from hsr.rolling.cursor_file import (
     remove_cursor,
     write_cursor,
 )
+from hsr.rolling.writing import VolumeWriter
 from policies.cursor import Cursor
-from policies.errors import ConfigurationError, FormatError, RestoreError
+from policies.errors import (
+    ConfigurationError,
+    FormatError,
+    GeometryError,
+    MissingPointError,
+    RestoreError,
+)
 from policies.points import Point
+from storage.overlay import Overlay
+from storage.parts import stored_bytes_of
 from storage.pipeline import Progress, no_progress
+from storage.replay import BlockReader
 
 if TYPE_CHECKING:
     from storage.keys import ChainKey
@@ -214,7 +226,111 @@ class RollingDisk:
 
         Crash: a wide cursor, or a build since its last checkpoint; applying again goes on.
         """
-        raise NotImplementedError
+        self._refuse_finalizing()
+        if not self.cursor.is_blank:
+            return self._roll(images, key, progress, stopping)
+        if not images:
+            return Rolled(self._standing, 0, is_stopped=False)
+        with Overlay(images) as overlay:
+            return self._build(overlay, key, progress, _Pace(stopping, checkpoint_bytes))
+
+    def _build(self, overlay: Overlay, key: ChainKey | None, progress: Progress, pace: _Pace) -> Rolled:
+        """Build the end of an overlay from nothing, or go on with that."""
+        check_path(overlay)
+        self._check_images(overlay)
+        goal, total_bytes = overlay.layers[-1].header.end, overlay.frames_bytes
+        writer = VolumeWriter(self._disk, self._standing.place, overlay, BlockReader(overlay, key))
+        self._begin_building(goal, writer)
+        done_bytes = read_bytes = 0
+        with closing(writer.write_all(self._standing.done_bytes)) as parcels:
+            for parcel, done_bytes in parcels:
+                read_bytes += parcel.stored_bytes
+                progress(read_bytes, total_bytes)
+                is_stopping = pace.stopping()
+                if is_stopping or pace.is_due(writer.written_bytes):
+                    self._disk.sync()
+                    self._note(replace(self._standing, done_bytes=done_bytes, serial=self._disk.serial))
+                if is_stopping:
+                    return Rolled(self._standing, writer.written_bytes, is_stopped=True)
+        self._close_cursor(Cursor.closed(goal))
+        progress(total_bytes, total_bytes)
+        return Rolled(self._standing, writer.written_bytes, is_stopped=False)
+
+    def _begin_building(self, goal: Point, writer: VolumeWriter) -> None:
+        """Say, durably, what is being built, and clear what an interrupted build left beyond its last checkpoint."""
+        before = self._standing
+        goes_on = before.goal is not None and before.goal.id == goal.id
+        done_bytes = before.done_bytes if goes_on else 0
+        self._note(replace(before, phase=Phase.BUILDING, goal=goal, done_bytes=done_bytes))
+        if before.phase is not Phase.NEW and before.kind is not DiskKind.DEVICE:
+            writer.zero_disk_from(done_bytes)
+
+    def _roll(
+        self, images: Sequence[Path], key: ChainKey | None, progress: Progress, stopping: Stopping
+    ) -> Rolled:
+        """Apply images one after the other."""
+        sizes = [stored_bytes_of(image) for image in images]
+        written_bytes = done_bytes = 0
+        for image, size in zip(images, sizes, strict=True):
+            with Overlay([image]) as overlay:
+                told = _Share(progress, done_bytes, size, sum(sizes))
+                rolled = self._apply_one(overlay, key, told, stopping)
+            written_bytes += rolled.written_bytes
+            done_bytes += size
+            progress(done_bytes, sum(sizes))
+            if rolled.is_stopped:
+                return replace(rolled, written_bytes=written_bytes)
+        return Rolled(self._standing, written_bytes, is_stopped=False)
+
+    def _apply_one(self, overlay: Overlay, key: ChainKey | None, told: _Share, stopping: Stopping) -> Rolled:
+        """Apply one image: widen, zero, write, sync, close."""
+        self._check_images(overlay)
+        layer = overlay.layers[0]
+        span = layer.header.span(layer.path.name)
+        if span.is_base:
+            raise MissingPointError(
+                "is a base, and this disk holds points already", path=str(layer.path), hint=BUILD_ANEW
+            )
+        wide = self.cursor.widened(span)
+        reader = BlockReader(overlay, key)
+        self._note(replace(self._standing, cursor=wide))
+        writer = VolumeWriter(self._disk, self._standing.place, overlay, reader)
+        writer.zero_from(span.zero_from_bytes)
+        with closing(writer.write_seen()) as parcels:
+            for parcel in parcels:
+                told.add(parcel.stored_bytes)
+                if stopping():
+                    return Rolled(self._standing, writer.written_bytes, is_stopped=True)
+        self._close_cursor(wide.after(span))
+        return Rolled(self._standing, writer.written_bytes, is_stopped=False)
+
+    def _close_cursor(self, cursor: Cursor) -> None:
+        """Make what was written durable, and then say so."""
+        self._disk.sync()
+        self._note(
+            replace(
+                self._standing,
+                phase=Phase.ROLLING,
+                cursor=cursor,
+                goal=None,
+                done_bytes=0,
+                serial=self._disk.serial,
+            )
+        )
+
+    def _check_images(self, overlay: Overlay) -> None:
+        """Make sure that images belong here, and that their end fits on the disk."""
+        newest = overlay.layers[-1]
+        if newest.header.chain_id != self._standing.chain_id:
+            raise GeometryError("belongs to another chain than the disk", path=str(newest.path))
+        if overlay.end_bytes > self._standing.place.room_bytes:
+            raise ConfigurationError(
+                "the volume has outgrown this disk",
+                path=str(self.path),
+                expected=f"at most {self._standing.place.room_bytes:,} bytes",
+                actual=f"{overlay.end_bytes:,}",
+                hint="Have a larger disk built: that reads the chain from its base.",
+            )
 
     def start_over(self) -> None:
         """Forget what the disk holds, so that it can be built anew; its size and place stay.
@@ -238,7 +354,9 @@ class RollingDisk:
         Raises:
             RestoreError: the medium refuses.
         """
-        raise NotImplementedError
+        if not 0 <= offset <= offset + size <= self._standing.place.room_bytes:
+            raise ValueError("the range lies outside the volume's room")
+        return self._disk.read(self._standing.place.offset_bytes + offset, size)
 
     def finalize(self, point: Point, *, patches: Sequence[Part] = ()) -> None:
         """Make it a disk that any program opens, and close it.
@@ -327,6 +445,37 @@ class RollingDisk:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Pace:
+    """How far a build may go on."""
+
+    def __init__(self, stopping: Stopping, checkpoint_bytes: int) -> None:
+        self.stopping = stopping
+        self._checkpoint_bytes = checkpoint_bytes
+        self._last_bytes = 0
+
+    def is_due(self, written_bytes: int) -> bool:
+        """Tell whether it is time for a checkpoint; if so, one is made."""
+        is_due = written_bytes - self._last_bytes >= self._checkpoint_bytes
+        if is_due:
+            self._last_bytes = written_bytes
+        return is_due
+
+
+@dataclass(slots=True)
+class _Share:
+    """Progress through one of several images."""
+
+    progress: Progress
+    before_bytes: int
+    most_bytes: int
+    total_bytes: int
+    done_bytes: int = 0
+
+    def add(self, stored_bytes: int) -> None:
+        self.done_bytes = min(self.done_bytes + stored_bytes, self.most_bytes)
+        self.progress(self.before_bytes + self.done_bytes, self.total_bytes)
 
 
 def finalize_at(

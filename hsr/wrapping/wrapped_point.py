@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from hsr.disks.form import Stamp
 from hsr.serving.readable import Readable
 from hsr.wrapping.contents import START_BYTES, Contents, contents_of
-from hsr.wrapping.layout_tables import SECTOR_BYTES
-from hsr.wrapping.patches import PATCHES
-from hsr.wrapping.traits import traits_of
 from hsr.wrapping.wrapping import Wrap, wrapping_for
 from policies.errors import ConfigurationError
 
@@ -34,22 +31,18 @@ class WrappedPoint:
         self.wrapping = wrapping_for(wrap, volume.size_bytes)
         self.size_bytes, self.block_bytes = self.wrapping.disk_bytes, volume.block_bytes
         self._volume = volume
-        start = read_start(volume)
-        if wrap is not Wrap.NONE and contents_of(start) is Contents.DISK:
+        if wrap is not Wrap.NONE and contents_of(read_start(volume)) is Contents.DISK:
             raise ConfigurationError("the volume is a disk with partitions already", hint="Say --wrap none.")
         self._begin = self.wrapping.offset
         self._end = self._begin + volume.size_bytes
-        laid = dict(self.wrapping.tables(traits_of(start, metadata), stamp))
-        places = {patch.place(volume.size_bytes) for patch in PATCHES} if self._begin else set()
-        for place in filter(lambda place: place >= 0, places):
-            sector = bytearray(SECTOR_BYTES)
-            volume.read_into(place, memoryview(sector))
-            patched = self.wrapping.patched_sector(place, bytes(sector))
-            if patched != sector:
-                laid[self._begin + place] = patched
-        self._laid = sorted(laid.items())
+        self._laid = self.wrapping.parts(self._read_volume, metadata, stamp)
         """What is not read from the volume: bytes by their place on the disk, none overlapping."""
         self._laid_offsets = [offset for offset, _ in self._laid]
+
+    def _read_volume(self, offset: int, size: int) -> bytes:
+        out = bytearray(size)
+        self._volume.read_into(offset, memoryview(out))
+        return bytes(out)
 
     def _laid_within(self, offset: int, stop: int) -> list[tuple[int, bytes]]:
         first = max(bisect_right(self._laid_offsets, offset) - 1, 0)

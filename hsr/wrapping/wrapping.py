@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 import numpy as np
 
 from hsr.disks.form import Part, Stamp, rounded_up
-from hsr.disks.pieces import Pieces
 from hsr.wrapping import layout_tables as layout
 from hsr.wrapping.boot_code import BOOT_CODE
+from hsr.wrapping.contents import START_BYTES
 from hsr.wrapping.layout_tables import ALIGN_BYTES, SECTOR_BYTES
 from hsr.wrapping.patches import PATCHES
-from hsr.wrapping.traits import Traits
+from hsr.wrapping.traits import Traits, traits_of
 from policies.errors import ConfigurationError
 
 _BACKUP_SECTORS: Final = layout.GPT_TABLE_SECTORS + 1
 _CHS_BEYOND: Final = (0xFE, 0xFF, 0xFF)
 _HEADS: Final = 255
 _TRACK_SECTORS: Final = 63
+
+ReadVolume = Callable[[int, int], bytes]
+"""Reads a volume: takes an offset and a size in bytes, both within it."""
 
 
 class Wrap(StrEnum):
@@ -99,37 +102,27 @@ class Wrapping:
             (self.disk_bytes - _BACKUP_SECTORS * SECTOR_BYTES, table + back),
         )
 
-    def placed(self, pieces: Pieces) -> Iterator[Pieces]:
-        """Say what of a volume's pieces goes where on the disk, patched where the volume must say where it lies.
+    def parts(self, read: ReadVolume, metadata: Mapping[str, object], stamp: Stamp) -> tuple[Part, ...]:
+        """Say all that stands on the disk otherwise than a volume at its place would have it.
 
         Args:
-            pieces: of the volume; each has a sector that is patched whole or not at all.
+            read: gives bytes of the volume: those of the point, or what `parts` made of them before.
+            metadata: of the image that leads to the point.
+            stamp: identifiers that were not captured are derived from it.
 
-        Yields:
-            Pieces of the disk, ascending.
+        Returns:
+            Offsets on the disk and bytes, ascending, none overlapping: tables, and sectors of the volume that must say
+            where it lies.
         """
-        at = 0
-        for place in sorted({patch.place(self.volume_bytes) for patch in PATCHES} if self.offset else ()):
-            if place < at:
-                continue
-            row = int(np.searchsorted(pieces.offsets, place, side="right")) - 1
-            if row < 0 or pieces.stops[row] < place + SECTOR_BYTES:
-                _refuse_parts(pieces, place)
-                continue
-            begin = int(pieces.starts[row]) + place - int(pieces.offsets[row])
-            sector = pieces.buffer[begin : begin + SECTOR_BYTES].tobytes()
+        if self.wrap is Wrap.NONE:
+            return ()
+        found = dict(self.tables(traits_of(read(0, min(START_BYTES, self.volume_bytes)), metadata), stamp))
+        for place in {patch.place(self.volume_bytes) for patch in PATCHES}:
+            sector = read(place, SECTOR_BYTES) if place >= 0 else b""
             patched = self.patched_sector(place, sector)
             if patched != sector:
-                yield from self._between(pieces, at, place)
-                yield Pieces.single(self.offset + place, patched)
-                at = place + SECTOR_BYTES
-        yield from self._between(pieces, at, self.volume_bytes)
-
-    def _between(self, pieces: Pieces, start: int, stop: int) -> Iterator[Pieces]:
-        cut = pieces.cut_at(start).cut_at(stop)
-        cut = cut.where((cut.offsets >= start) & (cut.offsets < stop))
-        if len(cut.offsets):
-            yield Pieces(cut.buffer, cut.starts, cut.offsets + self.offset, cut.lengths)
+                found[self.offset + place] = patched
+        return tuple(sorted(found.items()))
 
     def patched_sector(self, place: int, sector: bytes) -> bytes:
         """Return a sector of the volume as it is to be on the disk.
@@ -144,16 +137,30 @@ class Wrapping:
         return sector
 
 
-def wrapping_for(wrap: Wrap, volume_bytes: int) -> Wrapping:
+def wrapping_for(wrap: Wrap, volume_bytes: int, *, disk_bytes: int | None = None) -> Wrapping:
     """Say where a volume lies on its disk.
 
     Args:
         wrap: what it is wrapped in.
         volume_bytes: its size.
+        disk_bytes: size of a disk that was made for a volume of another size; None for just what it takes.
 
     Raises:
-        ConfigurationError: a table of that kind cannot hold so much.
+        ConfigurationError: a table of that kind cannot hold so much, or the disk does not.
     """
+    found = _wrapping_for(wrap, volume_bytes)
+    if disk_bytes is None:
+        return found
+    if disk_bytes < found.disk_bytes:
+        raise ConfigurationError(
+            "the disk is too small for the volume",
+            expected=f"{found.disk_bytes:,} bytes",
+            actual=f"{disk_bytes:,}",
+        )
+    return replace(found, disk_bytes=disk_bytes)
+
+
+def _wrapping_for(wrap: Wrap, volume_bytes: int) -> Wrapping:
     if wrap is Wrap.NONE:
         return Wrapping(wrap, volume_bytes, 0, volume_bytes)
     end = ALIGN_BYTES + rounded_up(volume_bytes, SECTOR_BYTES)
@@ -167,11 +174,6 @@ def wrapping_for(wrap: Wrap, volume_bytes: int) -> Wrapping:
         )
     room = ALIGN_BYTES if wrap is Wrap.GPT else 0
     return Wrapping(wrap, volume_bytes, ALIGN_BYTES, rounded_up(end, ALIGN_BYTES) + room)
-
-
-def _refuse_parts(pieces: Pieces, place: int) -> None:
-    if ((pieces.offsets < place + SECTOR_BYTES) & (pieces.stops > place)).any():
-        raise ValueError("a piece has a part of a sector that may have to be patched")
 
 
 def _mbr_entry(status: int, partition_type: int, first_sector: int, sectors: int) -> bytes:

@@ -14,13 +14,11 @@ from hsr.disks.disk import create_disk
 from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind, Stamp
 from hsr.disks.pieces import Pieces
-from hsr.wrapping.contents import Contents, contents_of
-from hsr.wrapping.traits import traits_of
-from hsr.wrapping.wrapped_disk import WrappedDisk
+from hsr.wrapping.contents import START_BYTES, Contents, contents_of
 from hsr.wrapping.wrapping import Wrap, wrapping_for
 from tests.checks.serving import BOOT_SECTOR
 from tests.commands import is_clean_ext4, run, tool
-from tests.disk_readers import qemu_driver
+from tests.disk_readers import blkid_says, qemu_driver
 from tests.loop import loop_device, needs_root
 
 MIB = 1 << 20
@@ -35,15 +33,14 @@ def wrapped(
     """Write a volume to a wrapped disk, in pieces as spans hold them."""
     content = volume.read_bytes()
     wrapping = wrapping_for(wrap, len(content))
-    with WrappedDisk(create_disk(target, kind, wrapping.disk_bytes), wrapping) as disk:
-        disk.put_tables(traits_of(content, {"volume": "DATA", **metadata}), STAMP)
+    told = {"volume": "DATA", **metadata}
+    with create_disk(target, kind, wrapping.disk_bytes) as disk:
         for at in range(0, len(content), MIB):
-            disk.write(Pieces.single(at, content[at : at + MIB]))
+            disk.write(Pieces.single(wrapping.offset + at, content[at : at + MIB]))
+        for offset, part in wrapping.parts(lambda at, size: content[at : at + size], told, STAMP):
+            disk.write(Pieces.single(offset, part))
         disk.sync()
-        told = subprocess.run(
-            [tool("blkid"), "-p", str(content_path(target, kind))], capture_output=True, check=False
-        )
-        assert told.stdout == b"", "nobody is to see a disk before it is finalized"
+        assert blkid_says(content_path(target, kind)) == "", "nobody is to see a disk before it is finalized"
         disk.finalize(STAMP)
     return target
 
@@ -157,8 +154,12 @@ def test_every_kind_of_disk_holds_the_same(kind: DiskKind, tmp_path: Path) -> No
 def test_a_large_volume_takes_a_gpt(size: int, tmp_path: Path) -> None:
     wrapping = wrapping_for(Wrap.GPT, size)
     path = tmp_path / "disk"
-    with WrappedDisk(create_disk(path, DiskKind.RAW, wrapping.disk_bytes), wrapping) as disk:
-        disk.put_tables(traits_of(b"\xeb" + bytes(509) + b"\x55\xaa", {}), STAMP)
+    start = (b"\xeb" + bytes(509) + b"\x55\xaa").ljust(START_BYTES, b"\0")
+    with create_disk(path, DiskKind.RAW, wrapping.disk_bytes) as disk:
+        for offset, part in wrapping.parts(
+            lambda at, size: start[at : at + size].ljust(size, b"\0"), {}, STAMP
+        ):
+            disk.write(Pieces.single(offset, part))
         disk.finalize(STAMP)
     table = table_of(path)
     assert table["partitions"][0]["size"] == size // 512  # type: ignore[index]

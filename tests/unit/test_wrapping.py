@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -13,18 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsr.disks.disk import create_disk
-from hsr.disks.form import DiskKind, Stamp
-from hsr.disks.pieces import Pieces
+from hsr.disks.form import Stamp
 from hsr.serving.point import PointReader
 from hsr.wrapping import layout_tables as layout
 from hsr.wrapping.boot_code import BOOT_CODE
 from hsr.wrapping.contents import Contents, contents_of
-from hsr.wrapping.patches import PATCHES
 from hsr.wrapping.traits import Traits, traits_of
-from hsr.wrapping.wrapped_disk import WrappedDisk
 from hsr.wrapping.wrapped_point import WrappedPoint
-from hsr.wrapping.wrapping import Wrap, wrapping_for
+from hsr.wrapping.wrapping import Wrap, Wrapping, wrapping_for
 from policies.errors import ConfigurationError
 from tests.unit.tiny import TinyVolume, noise
 
@@ -65,11 +60,19 @@ def test_the_largest_in_a_master_boot_record() -> None:
         wrapping_for(Wrap.MBR, 2 * TIB - MIB + 1)
 
 
+def test_a_disk_that_was_made_for_a_larger_volume() -> None:
+    roomy = wrapping_for(Wrap.GPT, 50 * MIB).disk_bytes
+    found = wrapping_for(Wrap.GPT, 5 * MIB, disk_bytes=roomy)
+    assert found.disk_bytes == roomy
+    assert found.tables(TRAITS, STAMP)[1][0] == roomy - 33 * 512
+    with pytest.raises(ConfigurationError, match="too small"):
+        wrapping_for(Wrap.GPT, 51 * MIB, disk_bytes=roomy)
+
+
 def test_without_a_wrap_nothing_changes() -> None:
     found = wrapping_for(Wrap.NONE, 12345)
     assert (found.offset, found.disk_bytes, found.tables(TRAITS, STAMP)) == (0, 12345, ())
-    (placed,) = found.placed(Pieces.single(0, NTFS))
-    assert bytes(placed.buffer) == NTFS
+    assert found.parts(lambda at, size: NTFS[at : at + size], {}, STAMP) == ()
 
 
 @given(st.integers(1, 64 * TIB), st.booleans())
@@ -168,9 +171,7 @@ def patched(sector: bytes) -> bytes:
         ({0: NTFS[:-1] + b"\0"}, set()),
     ],
 )
-def test_only_what_must_differ_is_patched(
-    sectors: dict[int, bytes], changed: set[int], tmp_path: Path
-) -> None:
+def test_only_what_must_differ_is_patched(sectors: dict[int, bytes], changed: set[int]) -> None:
     volume = bytearray(noise(MIB))
     for number, sector in sectors.items():
         volume[number * 512 : number * 512 + 512] = sector
@@ -178,74 +179,34 @@ def test_only_what_must_differ_is_patched(
     for number in changed:
         wanted[number * 512 : number * 512 + 512] = patched(sectors[number])
     found = wrapping_for(Wrap.MBR, MIB)
-    cuts = [0, 512, 3072, 3584, 4096, MIB - 4096, MIB - 512, MIB]
-    for edges in ([0, MIB], cuts):
-        path = tmp_path / f"{len(edges)}.raw"
-        with WrappedDisk(create_disk(path, DiskKind.RAW, found.disk_bytes), found) as disk:
-            disk.put_tables(TRAITS, STAMP)
-            before = bytes(volume)
-            starts = np.array(edges[:-1])
-            disk.write(Pieces(np.frombuffer(before, np.uint8), starts, starts, np.diff(edges)))
-            assert before == volume
-            disk.finalize(STAMP)
-        whole = path.read_bytes()
-        assert whole[MIB : 2 * MIB] == wanted
-        assert whole[:512] == found.tables(TRAITS, STAMP)[0][1]
-        assert not any(whole[512:MIB])
+    assert put_round(found, volume)[MIB:] == wanted
+    assert put_round(found, wanted) == put_round(found, volume), "patched once more it stays the same"
+    assert not any(put_round(found, volume)[512:MIB])
 
 
-def test_a_part_of_a_sector_that_may_be_patched_is_refused() -> None:
-    found = wrapping_for(Wrap.GPT, MIB)
-    with pytest.raises(ValueError, match="part of a sector"):
-        list(found.placed(Pieces.single(256, bytes(512))))
-
-
-@given(data=st.data(), wrap=st.sampled_from([Wrap.NONE, Wrap.MBR, Wrap.GPT]))
-def test_pieces_go_where_the_volume_is(data: st.DataObject, wrap: Wrap) -> None:
-    sectors = data.draw(st.integers(1, 40))
-    volume = bytearray(noise(sectors * 512, sectors))
-    for patch in PATCHES:
-        place = patch.place(len(volume))
-        if place >= 0 and data.draw(st.booleans()):
-            sector = bytearray(volume[place : place + 512])
-            for offset, mark in patch.marks:
-                sector[offset : offset + len(mark)] = mark
-            volume[place : place + 512] = sector
-    marks = sorted(data.draw(st.sets(st.integers(0, sectors), min_size=2, max_size=8)))
-    starts, stops = np.array(marks[::2][: len(marks) // 2]) * 512, np.array(marks[1::2]) * 512
-    pieces = Pieces(np.frombuffer(bytes(volume), np.uint8), starts, starts, stops - starts)
-    found = wrapping_for(wrap, len(volume))
-    disk, at = bytearray(found.disk_bytes), 0
-    for placed in found.placed(pieces):
-        assert placed.are_sound(found.disk_bytes)
-        assert placed.offsets[0] >= at
-        at = int(placed.stops[-1])
-        for start, offset, length in zip(placed.starts, placed.offsets, placed.lengths, strict=True):
-            disk[offset : offset + length] = placed.buffer[start : start + length].tobytes()
-    wanted = bytearray(found.disk_bytes)
-    for start, stop in zip(starts, stops, strict=True):
-        for place in range(start, stop, 512):
-            sector = found.patched_sector(place, bytes(volume[place : place + 512]))
-            wanted[found.offset + place : found.offset + place + 512] = sector
-    assert disk == wanted
+def put_round(wrapping: Wrapping, volume: bytes | bytearray) -> bytearray:
+    """Make the disk from a volume in memory."""
+    disk = bytearray(wrapping.disk_bytes)
+    disk[wrapping.offset : wrapping.offset + len(volume)] = volume
+    at = 0
+    for offset, part in wrapping.parts(lambda at, size: bytes(volume[at : at + size]), {}, STAMP):
+        assert offset >= at
+        at = offset + len(part)
+        disk[offset:at] = part
+    return disk
 
 
 @pytest.mark.parametrize("wrap", list(Wrap))
-def test_a_wrapped_point_is_the_wrapped_disk(wrap: Wrap, tiny: TinyVolume, tmp_path: Path) -> None:
+def test_a_wrapped_point_is_the_wrapped_disk(wrap: Wrap, tiny: TinyVolume) -> None:
     content = NTFS + noise(3 * MIB) + bytes(MIB) + noise(700) + NTFS
     tiny.put(0, content[: -512 - len(content) % 512] + NTFS)
     volume = tiny.raw.read_bytes()
     tiny.capture()
     with PointReader([tiny.image()]) as reader:
-        point = WrappedPoint(reader, wrap, {"volume": "D_VOL"}, STAMP)
+        point = WrappedPoint(reader, wrap, {}, STAMP)
         found = bytearray(point.size_bytes)
         point.read_into(0, memoryview(found))
-        path = tmp_path / "disk.raw"
-        with WrappedDisk(create_disk(path, DiskKind.RAW, point.size_bytes), point.wrapping) as disk:
-            disk.put_tables(traits_of(volume, {"volume": "D_VOL"}), STAMP)
-            disk.write(Pieces.single(0, volume))
-            disk.finalize(STAMP)
-        assert path.read_bytes() == found
+        assert put_round(point.wrapping, volume) == found
         random = np.random.default_rng(1)
         for _ in range(300):
             start, stop = sorted(random.integers(0, point.size_bytes + 1, 2).tolist())

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from policies.names import image_name
 from storage.catalog.folder_order import in_order
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob
 from storage.catalog.models import Chain, Folder, Image, ImageState
 
 AT_ONCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -49,6 +50,9 @@ def chain_for(
         )
         session.add(chain)
         session.flush()
+        jobs = select(HeadStartJob.id).where(HeadStartJob.folder_id == folder_id)
+        mine = update(HeadStartDisk).where(HeadStartDisk.job_id.in_(jobs), HeadStartDisk.volume == volume)
+        session.execute(mine.values(next_due_at=AT_ONCE).execution_options(synchronize_session=False))
     return chain
 
 
@@ -123,6 +127,8 @@ def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[t
 def make_due(session: Session, chain_id: int, now: datetime) -> None:
     """Make a chain due for planning, because something about it changed; a plan under way is out of date.
 
+    So are the disks that stand on it.
+
     Args:
         session: of a write transaction.
         chain_id: the chain; nothing happens if it is no longer catalogued.
@@ -132,6 +138,10 @@ def make_due(session: Session, chain_id: int, now: datetime) -> None:
     if chain is not None:
         chain.next_due_at = min(chain.next_due_at, now)
         chain.revision += 1
+        waiting = update(HeadStartDisk).where(
+            HeadStartDisk.chain_id == chain_id, HeadStartDisk.next_due_at > now
+        )
+        session.execute(waiting.values(next_due_at=now).execution_options(synchronize_session=False))
 
 
 def images_of_chain(session: Session, chain_id: int) -> list[Image]:

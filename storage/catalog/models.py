@@ -32,7 +32,7 @@ from policies.setting_field import SettingValue
 Layer = dict[str, dict[str, SettingValue]]
 """Settings of one layer as `policies.folder_policy` reads and writes them: sections of plain values."""
 
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0005"
 """The layout that these tables have: the last of `migrations`."""
 
 
@@ -85,6 +85,7 @@ class WorkKind(StrEnum):
     RETIRE = "retire"
     DELETE = "delete"
     NOTIFY = "notify"
+    HEADSTART = "headstart"
 
 
 def word_column(kind: type[StrEnum]) -> Enum:
@@ -340,6 +341,9 @@ class EventKind(StrEnum):
     REBUILT = "rebuilt"
     NOTICE = "notice"
     STARTED = "started"
+    ROLLED_ON = "rolled_on"
+    FINALIZED = "finalized"
+    DISK_STOPPED = "disk_stopped"
 
 
 class Event(Model):

@@ -19,13 +19,20 @@ from storage.catalog.database import Catalog
 from storage.catalog.events import Facts, record_event
 from storage.catalog.holders import Holder
 from storage.catalog.models import EventKind
+from storage.credentials import CredentialSeal
 
 Clock = Callable[[], datetime]
 """Gives the present moment, timezone-aware."""
 
 _log = structlog.get_logger("agent")
 _TO_BE_SAID = "to be said once it is committed"
-_LOUD = {EventKind.FOUND_BAD, EventKind.FAILED, EventKind.QUARANTINED, EventKind.FOLDER_LOST}
+_LOUD = {
+    EventKind.FOUND_BAD,
+    EventKind.FAILED,
+    EventKind.QUARANTINED,
+    EventKind.FOLDER_LOST,
+    EventKind.DISK_STOPPED,
+}
 
 
 def _nobody_asks() -> None:
@@ -71,6 +78,7 @@ class AgentContext:
         answered: called whenever the folder that is worked in has answered.
         outage: what is known of the catalogue's absence.
         at_work: what threads of this process are at.
+        seal: opens the passwords that the catalogue holds; None where that is not asked of it.
     """
 
     catalog: Catalog
@@ -84,6 +92,7 @@ class AgentContext:
     answered: Callable[[], None] = field(default=_nobody_asks)
     outage: Outage = field(default_factory=Outage)
     at_work: AtWork = field(default_factory=AtWork)
+    seal: CredentialSeal | None = None
 
     def moment(self) -> Moment:
         """Read both clocks."""

@@ -232,7 +232,7 @@ def _line_of(facts: DiskFacts, tree: Ancestry) -> tuple[Point, ...]:
         return (hi,)
     times = counted_times(facts.holdings, tree)
     ends: Iterable[Point] = tree.points.values() if hi is None else _descendants(tree, hi)
-    if hi is None and facts.building in tree.points:
+    if hi is None and facts.building is not None and facts.building in tree.points:
         ends = _descendants(tree, tree.points[facts.building])
     if hi is None:  # a line that verified images lead to goes before one that they do not
         ways = ways_from_nothing(_usable(facts))
@@ -282,7 +282,8 @@ def _goal(
     due = [point for point in fits if due_at[point.id] <= now]
     if facts.cursor.is_blank:
         built = [point for point in fits if point.id == facts.building]
-        return (built or due[-1:] or fits[:1] or [None])[0]
+        chosen = built or due[-1:] or fits[:1]
+        return chosen[0] if chosen else None
     if facts.cursor.is_closed:
         return due[-1] if due and due[-1].id != facts.cursor.points[0].id else None
     return due[-1] if due else (fits[0] if fits else None)  # torn: mended by whatever leads least far

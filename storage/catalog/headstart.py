@@ -199,7 +199,7 @@ def release_disk(session: Session, job: HeadStartJob, disk: HeadStartDisk, *, no
         disk: the disk.
         now: calendar time.
     """
-    keys = (claim_key(job, disk), work_key(job, disk))
+    keys = (claim_key(job, disk), build_key(job, disk), work_key(job, disk))
     query = select(StoredClaim.chain_id, StoredClaim.key).where(StoredClaim.key.in_(keys))
     for chain_id, key in list(session.execute(query)):
         release_claim(session, chain_id, key, now=now)
@@ -262,6 +262,11 @@ def claim_key(job: HeadStartJob, disk: HeadStartDisk) -> str:
 def work_key(job: HeadStartJob, disk: HeadStartDisk) -> str:
     """Name the need of the work that is done on a disk now."""
     return f"hsr-work:{job.uid}:{disk.volume}"
+
+
+def build_key(job: HeadStartJob, disk: HeadStartDisk) -> str:
+    """Name the need of a first build: that its point stays within reach."""
+    return f"hsr-build:{job.uid}:{disk.volume}"
 
 
 def reporter_name(job: HeadStartJob) -> str:

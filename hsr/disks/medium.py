@@ -114,10 +114,12 @@ class LocalMedium:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 return None
-            with os.fdopen(fd, "rb") as file:
+            try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise ConfigurationError("is no regular file", path=str(path))
-                return file.read(limit_bytes)
+                return _LocalFile(fd, path, is_device=False).read(0, limit_bytes)
+            finally:
+                os.close(fd)
 
     def make_folder(self, path: Path) -> None:
         """Make a folder; see `Medium`."""

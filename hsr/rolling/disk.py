@@ -105,6 +105,7 @@ class RollingDisk:
     def __init__(self, path: Path, paths: SidePaths, medium: Medium, disk: VirtualDisk, standing: Standing):
         self.path = path
         self._paths, self._medium, self._disk, self._standing = paths, medium, disk, standing
+        self._is_torn = False
 
     @classmethod
     def begin(
@@ -414,6 +415,7 @@ class RollingDisk:
         raise NotImplementedError
 
     def _begin_finalizing(self, point: Point) -> None:
+        self._refuse_torn()
         standing = self._standing
         if standing.cursor.points != (point,) or standing.phase not in (Phase.ROLLING, Phase.FINALIZING):
             raise ConfigurationError(
@@ -425,16 +427,24 @@ class RollingDisk:
             self._note(replace(standing, phase=Phase.FINALIZING))
 
     def _refuse_finalizing(self) -> None:
+        self._refuse_torn()
         if self._standing.phase is Phase.FINALIZING or self._disk.is_finalizing:
             raise ConfigurationError(
                 "is being finalized, and takes no more points", path=str(self.path), hint="Finalize it."
             )
 
+    def _refuse_torn(self) -> None:
+        if self._is_torn:
+            raise RestoreError("has to be opened again after what happened to it", path=str(self.path))
+
     def _note(self, standing: Standing) -> None:
-        """Make durable where the disk stands."""
+        """Make durable where the disk stands; where that fails, nobody knows what its cursor says until it is read."""
         if standing != self._standing:
+            self._refuse_torn()
+            self._is_torn = True
             write_cursor(self._medium, self._paths, standing)
             self._standing = standing
+            self._is_torn = False
 
     def close(self) -> None:
         """Close it; what was not synced may be lost, as the cursor says."""
@@ -578,6 +588,8 @@ def _refuse_taken(medium: Medium, path: Path, kind: DiskKind, paths: SidePaths) 
 def _open_content(
     path: Path, side_folder: Path | None, paths: SidePaths, medium: Medium, standing: Standing
 ) -> VirtualDisk:
+    if standing.phase is Phase.COPYING:
+        raise ConfigurationError("is a copy that is not whole", path=str(path), hint="Have it copied again.")
     if medium.exists(paths.map):
         return open_disk(path, serial=standing.serial, side_folder=side_folder, medium=medium)
     if standing.phase is Phase.NEW:
@@ -597,5 +609,3 @@ def _check_disk(disk: VirtualDisk, standing: Standing, path: Path) -> None:
         raise FormatError("map and cursor are of different disks", path=str(path), hint=BUILD_ANEW)
     if disk.serial < standing.serial:
         raise FormatError("the map ends before the cursor does", path=str(path), hint=BUILD_ANEW)
-    if standing.phase is Phase.COPYING:
-        raise ConfigurationError("is a copy that is not whole", path=str(path), hint="Have it copied again.")

@@ -116,16 +116,18 @@ def _begin(context: AgentContext, session: Session, view: DiskView) -> _Task | b
     """
     disk = lock_disk(session, view.disk.id)
     job = session.get(HeadStartJob, view.job.id)
-    if disk is None or job is None or job.state is not JobState.ENABLED:
+    if disk is None or job is None:
         return False
+    if job.state is not view.job.state:
+        return True
     if is_held(disk, context.machine_clock()):
         return False
     chain = None if view.chain is None else session.get(Chain, view.chain.id)
     if chain is not None and view.chain is not None and chain.revision != view.chain.revision:
         return True
     plan = view.plan
-    _mirror(context, session, view, disk, chain)
-    claimed = chain is None or _claim(session, view, disk, chain)
+    mirror_disk(context, session, view, disk, chain)
+    claimed = chain is None or claim_for(session, view, disk, chain)
     report(session, job.folder_id, reporter_name(job), now=view.now)
     if not claimed:
         return True
@@ -136,31 +138,37 @@ def _begin(context: AgentContext, session: Session, view: DiskView) -> _Task | b
     if admitted.admission is not Admission.BEGUN:
         _hold_back(context, session, view, disk, admitted)
         return False
-    names = frozenset(span.name for span in plan.path[: _how_many(view)])
-    work = Claim(needed_by(job, disk), view.now, names=names)
-    moment = context.moment()
-    missing = place_claim(
-        session,
-        chain.id,
-        work_key(job, disk),
-        work,
-        now=view.now,
-        holder=context.holder,
-        expires_at=moment.machine_now + moment.lease_time,
-    )
-    if missing:
+    if not claim_images(context, session, view, disk, chain):
         pause_attempt(session, admitted.attempt_id, context.holder)
         return True
     disk.done_bytes = disk.total_bytes = 0
     return _Task(view, admitted.attempt_id)
 
 
-def _how_many(view: DiskView) -> int:
+def claim_images(
+    context: AgentContext, session: Session, view: DiskView, disk: HeadStartDisk, chain: Chain
+) -> bool:
+    """Claim the images that are applied next, for as long as this process is at it; tell whether all can be had."""
+    names = frozenset(span.name for span in view.plan.path[: how_many(view)])
+    moment = context.moment()
+    missing = place_claim(
+        session,
+        chain.id,
+        work_key(view.job, disk),
+        Claim(needed_by(view.job, disk), view.now, names=names),
+        now=view.now,
+        holder=context.holder,
+        expires_at=moment.machine_now + moment.lease_time,
+    )
+    return not missing
+
+
+def how_many(view: DiskView) -> int:
     """A first build goes along all images at once; later on one is applied after the other."""
     return len(view.plan.path) if view.cursor.is_blank else 1
 
 
-def _mirror(
+def mirror_disk(
     context: AgentContext, session: Session, view: DiskView, disk: HeadStartDisk, chain: Chain | None
 ) -> None:
     """Record how a disk stands; what stops it, or no longer does, is told."""
@@ -199,7 +207,7 @@ def _set_state(
         )
 
 
-def _claim(session: Session, view: DiskView, disk: HeadStartDisk, chain: Chain) -> bool:
+def claim_for(session: Session, view: DiskView, disk: HeadStartDisk, chain: Chain) -> bool:
     """Have it recorded what the disk needs, as it stands and as the next write may leave it."""
     plan, cursor = view.plan, view.cursor
     if plan.path and not cursor.is_blank:
@@ -345,7 +353,7 @@ def _carry_out(context: AgentContext, hints: Hints, task: _Task) -> bool:
 
         def work(answered: Beat) -> Rolled:
             watch = _Watch(replace(context, answered=answered), view.disk.id)
-            return bring_to_goal(context.seal, view, _how_many(view), watch.progress, watch.stopping)
+            return bring_to_goal(context.seal, view, how_many(view), watch.progress, watch.stopping)
 
         with _told_of_images(context, view):
             rolled = patiently(view.location.path, silence_s, work)
@@ -381,7 +389,22 @@ def _record(context: AgentContext, session: Session, task: _Task, rolled: Rolled
         end_attempt(session, task.attempt_id, context.holder)
     if disk is None:
         return
-    _end_work(session, view, disk)
+    note_rolled(context, session, view, disk, rolled)
+
+
+def note_rolled(
+    context: AgentContext, session: Session, view: DiskView, disk: HeadStartDisk, rolled: Rolled
+) -> None:
+    """Record where a disk was brought to.
+
+    Args:
+        context: surroundings.
+        session: of a write transaction.
+        view: the disk as it was, and what was to be done.
+        disk: its row.
+        rolled: what was done.
+    """
+    end_work(session, view, disk)
     cursor = rolled.standing.cursor
     disk.is_begun = True
     disk.capacity_bytes = rolled.standing.place.room_bytes
@@ -397,7 +420,7 @@ def _record(context: AgentContext, session: Session, task: _Task, rolled: Rolled
         folder_id=view.folder.id,
         chain_id=disk.chain_id,
         facts={
-            "images": _how_many(view),
+            "images": how_many(view),
             "written_bytes": rolled.written_bytes,
             "lag_s": round((view.now - point.time).total_seconds()),
         },
@@ -414,7 +437,7 @@ def _record_trouble(
         disk = lock_disk(session, view.disk.id)
         if disk is None:
             return
-        _end_work(session, view, disk)
+        end_work(session, view, disk)
         if reason is not None:
             _set_state(context, session, view, disk, DiskState.STOPPED, reason)
             disk.next_due_at = max(again_at or view.now + _AT_LATEST, view.now)
@@ -422,6 +445,7 @@ def _record_trouble(
     persist(context, record)
 
 
-def _end_work(session: Session, view: DiskView, disk: HeadStartDisk) -> None:
+def end_work(session: Session, view: DiskView, disk: HeadStartDisk) -> None:
+    """Give up what the work that was done now needed."""
     if view.chain is not None:
         release_claim(session, view.chain.id, work_key(view.job, disk), now=view.now)

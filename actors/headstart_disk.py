@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.headstart_view import DiskView, image_paths
-from hsr.disks.form import DiskKind
+from hsr.disks.form import DiskKind, Part, Stamp
 from hsr.rolling.cursor_file import Place
 from hsr.rolling.disk import Rolled, RollingDisk, Stopping
+from hsr.wrapping.wrapping import Wrap, Wrapping, wrapping_for
 from policies.errors import ConfigurationError, PasswordError, RestoreError
 from policies.names import parse_image_name
 from policies.points import Point
 from storage.catalog.headstart_models import HeadStartJob, LocationKind
 from storage.folder import look_at
 from storage.pipeline import Progress
+from storage.seals import open_metadata
 
 if TYPE_CHECKING:
     from storage.credentials import CredentialSeal
@@ -81,9 +83,40 @@ def place_of(job: HeadStartJob, volume_bytes: int) -> Place:
         job: says what is put around it.
         volume_bytes: the largest size that it is known to have.
     """
-    if job.wrap != "none":
-        raise ConfigurationError(f"wrap {job.wrap!r} is not known", path=job.name)
-    return Place.whole(volume_bytes)
+    wrapping = wrapping_for(Wrap(job.wrap), volume_bytes)
+    return Place(wrapping.disk_bytes, wrapping.offset, volume_bytes, job.wrap)
+
+
+def patches_of(view: DiskView, disk: RollingDisk, point: Point, key: ChainKey | None) -> list[Part]:
+    """Say what is to stand on a disk round its volume, and in it where it must say where it lies.
+
+    Args:
+        view: the disk.
+        disk: the same, open; it stands at the point.
+        point: the point.
+        key: of an encrypted chain: what its images say of themselves is encrypted, too.
+
+    Returns:
+        Offsets on the disk and bytes, ascending; nothing for a disk that is its volume.
+    """
+    place = disk.standing.place
+    if place.wrap == Wrap.NONE:
+        return []
+    wrapping = Wrapping(Wrap(place.wrap), point.volume_bytes, place.offset_bytes, place.disk_bytes)
+    stamp = Stamp(disk.standing.chain_id + point.id, point.time)
+    return list(wrapping.parts(disk.read, _metadata(view, point, key), stamp))
+
+
+def _metadata(view: DiskView, point: Point, key: ChainKey | None) -> Mapping[str, object]:
+    """Read what the image that ends at a point, or one before it, says of the volume's partition."""
+    known = [one for one in view.holdings if one.is_proven and one.span.end.number <= point.number]
+    for one in sorted(known, key=lambda one: -one.span.end.number):
+        name = parse_image_name(one.name)
+        path = Path(view.folder.path) / one.name
+        header = None if name is None else look_at(path, name).header
+        if header is not None and (key is not None or not header.encrypted):
+            return open_metadata(header, key, str(path)) if header.encrypted and key else header.metadata
+    return {}
 
 
 def _sizes(view: DiskView) -> int:
@@ -155,8 +188,3 @@ def key_for(seal: CredentialSeal | None, job: HeadStartJob, images: Sequence[Pat
 def password_place(uid: str) -> str:
     """Name what a job's password is bound to when it is sealed."""
     return f"HeadStart job {uid}"
-
-
-def standing_point(disk: RollingDisk) -> Point | None:
-    """Return the point at which a disk stands exactly; None if it does at none."""
-    return disk.cursor.points[0] if disk.cursor.is_closed else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,10 +17,11 @@ from actors.context import AgentContext
 from actors.patience import patiently
 from hsr.rolling.cursor_file import Phase, Standing
 from hsr.rolling.disk import read_standing
-from policies.cursor import Cursor
-from policies.errors import FormatError, RollforwardError, StorageError
+from policies.cursor import Cursor, roll_on_path
+from policies.errors import FormatError, MissingPointError, RollforwardError, StorageError
 from policies.headstart import DiskFacts, DiskPlan, DiskState, plan_disk
 from policies.holdings import Holding
+from policies.points import Point
 from storage.catalog.facts import holding_of
 from storage.catalog.headstart import chain_of_disk, is_held, later_base
 from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location
@@ -100,13 +102,22 @@ def load_disk(context: AgentContext, disk_id: int) -> DiskView | None:
     with context.catalog.read() as session:
         disk = session.get(HeadStartDisk, disk_id)
         job = None if disk is None else session.get(HeadStartJob, disk.job_id)
-        if disk is None or job is None or not _may_go_on(job, disk, context):
+        if disk is None or job is None or not _may_go_on(disk, context):
             return None
-        return view_of_disk(context, session, job, disk)
+        view = view_of_disk(context, session, job, disk)
+        return view if job.state is JobState.ENABLED else _resting(view)
 
 
-def _may_go_on(job: HeadStartJob, disk: HeadStartDisk, context: AgentContext) -> bool:
-    if job.state is not JobState.ENABLED or disk.state is DiskState.FINALIZED:
+def _resting(view: DiskView) -> DiskView:
+    """Plan nothing for a disk whose job is paused: it is looked at, so that what it needs is known."""
+    plan = view.plan
+    words = "" if plan.state in (DiskState.UP_TO_DATE, DiskState.WAITING) else plan.state.value
+    reason = f"{words}, {plan.reason}" if words and plan.reason else words
+    return replace(view, plan=replace(plan, state=DiskState.PAUSED, reason=reason, goal=None, path=()))
+
+
+def _may_go_on(disk: HeadStartDisk, context: AgentContext) -> bool:
+    if disk.state is DiskState.FINALIZED:
         return False
     return disk.next_due_at <= context.clock() and not is_held(disk, context.machine_clock())
 
@@ -137,6 +148,37 @@ def view_of_disk(context: AgentContext, session: Session, job: HeadStartJob, dis
         holdings = _holdings(session, chain)
     view = DiskView(job, disk, location, folder, chain, holdings, standing, DiskPlan(DiskState.EMPTY), now)
     plan = plan or _plan(session, view)
+    return replace(view, plan=plan)
+
+
+def sent_to(view: DiskView, point: Point) -> DiskView:
+    """Plan a disk anew: a person wants it at a point, whatever the lag.
+
+    Args:
+        view: the disk.
+        point: where it is to be.
+
+    Returns:
+        The disk with its way there; with no goal, if it stands there already.
+
+    Raises:
+        MissingPointError: no verified images lead there from where it stands.
+    """
+    cursor = view.cursor
+    if cursor.is_closed and cursor.points[0].id == point.id:
+        return replace(view, plan=replace(view.plan, goal=None, path=()))
+    spans = [one.span for one in view.holdings if one.is_proven]
+    if not cursor.is_blank:
+        spans = [span for span in spans if not span.is_base]
+    path = roll_on_path(cursor, spans, point.id)
+    if path is None:
+        raise MissingPointError(
+            f"no verified images lead to point {point.number} from where the disk stands",
+            path=str(view.path),
+            hint="`rollforward hsr show` says where it stands; --fresh builds it anew.",
+        )
+    state = DiskState.BUILDING if cursor.is_blank else DiskState.ROLLING
+    plan = replace(view.plan, state=state, reason=f"to point {point.number}", goal=point, path=path)
     return replace(view, plan=plan)
 
 
@@ -195,7 +237,10 @@ def _look(context: AgentContext, location: Location, path: Path) -> Standing | D
     def look(_: object) -> Standing | None:
         if not Path(location.path).is_dir():
             raise StorageError("is not there", path=location.path)
-        return read_standing(path)
+        found = read_standing(path)
+        if found is None and os.path.lexists(path):
+            raise StorageError("is there, but is no disk that is rolled forward", path=str(path))
+        return found
 
     try:
         return patiently(location.path, context.pace.silence.total_seconds(), look)

@@ -28,6 +28,8 @@ _COMMANDS = {
     "import": ("ops.cli_import:import_image", "Capture the disk in a qcow2, VHD, VHDX, VMDK or raw image."),
     "export": ("ops.cli_export:export", "Write a point as a disk image for virtual machines."),
     "folder": ("ops.cli_folder:folder", "Manage folders: add, set, show, list, remove."),
+    "location": ("ops.cli_location:location", "Places for disks: add, set, show, list, remove."),
+    "hsr": ("ops.cli_hsr:hsr", "HeadStart: keep disks rolled forward, finalize them."),
     "settings": ("ops.cli_settings:settings", "Show and change what holds for all folders."),
     "config": ("ops.cli_config:config", "Write or apply all settings and folders as one file."),
     "plan": ("ops.cli_plan:plan", "Show what is due and why; play a year forward."),

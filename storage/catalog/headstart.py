@@ -138,15 +138,8 @@ def disks_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[in
         now: calendar time.
         limit: at most so many.
     """
-    query = (
-        select(HeadStartDisk.id)
-        .join(HeadStartJob, HeadStartJob.id == HeadStartDisk.job_id)
-        .where(
-            HeadStartDisk.next_due_at <= now,
-            HeadStartJob.state == JobState.ENABLED,
-            HeadStartDisk.state != DiskState.FINALIZED,
-        )
-    )
+    due = (HeadStartDisk.next_due_at <= now, HeadStartDisk.state != DiskState.FINALIZED)
+    query = select(HeadStartDisk.id).where(*due)
     return list(session.scalars(query.order_by(HeadStartDisk.next_due_at, HeadStartDisk.id).limit(limit)))
 
 

@@ -1,0 +1,201 @@
+"""`rollforward location` and `rollforward hsr`, given beside an agent without processes; disks read by qemu."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from ops.clock import FileClock
+from policies.headstart import DiskState
+from storage.catalog.claims import stored_claims
+from storage.catalog.headstart import all_jobs
+from tests.command import Ran, in_this_process
+from tests.commands import run
+from tests.household import VOLUME, Household
+from tests.standby import StandBy
+
+MORNING = datetime(2026, 3, 2, 6, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class Office(StandBy):
+    """A household with a job, and commands given beside it."""
+
+    def do(self, *words: str | Path) -> Ran:
+        clock = FileClock(self.place / "now")
+        clock.set(self.home.now)
+        state = {"ROLLFORWARD_STATE": str(self.home.place), "ROLLFORWARD_CLOCK": str(clock)}
+        with patch.dict(os.environ, state):
+            return in_this_process(*words)
+
+    def did(self, *words: str | Path) -> list[dict[str, Any]]:
+        ran = self.do(*words, "--json")
+        assert ran.code == 0, str(ran)
+        return ran.objects
+
+    def refused(self, *words: str | Path, code: int = 2) -> str:
+        ran = self.do(*words)
+        assert ran.code == code, str(ran)
+        return str(ran)
+
+    def begin(self, *words: str | Path) -> None:
+        self.capture()
+        self.home.settle()
+        self.did("location", "add", "here", self.disks)
+        self.did("hsr", "add", "stand-by", self.home.folder, "--location", "here", "--subfolder", "", *words)
+        self.home.settle()
+
+    def grow(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.home.now += HOUR
+            self.capture()
+            self.home.settle()
+
+    def shown(self) -> dict[str, Any]:
+        return self.did("hsr", "show", "stand-by")[0]
+
+    def bytes_of(self, disk: Path) -> bytes:
+        """Read a finalized disk as qemu does."""
+        raw = self.place / "as-raw"
+        run("qemu-img", "convert", "-O", "raw", str(disk), str(raw))
+        content = raw.read_bytes()[: self.volume_bytes]
+        raw.unlink()
+        return content
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    home = Household(tmp_path / "home", MORNING)
+    yield Office(tmp_path, home)
+    home.catalog.close()
+
+
+def test_a_job_is_saved_shown_and_finalized(office: Office):
+    office.begin("--format", "vhdx", "--lag", "2h")
+    office.grow(3)
+    shown = office.shown()
+    assert (shown["status"], shown["number"], shown["newest"]) == ("waits for lag", 1, 3)
+    assert shown["path"] == str(office.disks / f"{VOLUME}.vhdx")
+    assert office.is_exact()
+    done = office.did("hsr", "finalize", "stand-by", "--volume", VOLUME, "--point", "2")
+    assert done[0]["number"] == 2
+    assert office.bytes_of(office.path()) == office.truth[2]
+    run("qemu-img", "check", str(office.path()))
+    assert office.row().state is DiskState.FINALIZED
+    with office.home.catalog.read() as session:
+        assert not stored_claims(session)
+    office.grow()
+    assert office.bytes_of(office.path()) == office.truth[2]
+    assert "is finalized already" in office.refused("hsr", "finalize", "stand-by", "--volume", VOLUME)
+
+
+@pytest.mark.parametrize("wrap", ["mbr", "gpt"])
+def test_a_wrapped_disk_has_its_partition(office: Office, wrap: str):
+    office.begin("--format", "raw", "--wrap", wrap)
+    office.grow()
+    office.did("hsr", "finalize", "stand-by")
+    disk = office.path().read_bytes()
+    assert disk[1 << 20 :][: office.volume_bytes] == office.truth[1]
+    told = run("sfdisk", "--dump", str(office.path()))
+    assert f"label: {'dos' if wrap == 'mbr' else 'gpt'}" in told
+    assert "start=        2048" in told
+
+
+def test_an_earlier_point_is_built_anew_only_when_that_is_said(office: Office):
+    office.begin("--format", "qcow2")
+    office.grow(3)
+    said = office.refused("hsr", "finalize", "stand-by", "--point", "1", code=4)
+    assert "lies before point 3" in said
+    assert "--fresh" in said
+    assert office.stands_at().number == 3
+    target = office.place / "tests" / "one.qcow2"
+    target.parent.mkdir()
+    office.did("hsr", "finalize", "stand-by", "--point", "1", "--fresh", "--copy", target)
+    assert office.bytes_of(target) == office.truth[1]
+    assert office.stands_at().number == 3
+    office.grow()
+    assert office.stands_at().number == 4
+    office.did("hsr", "finalize", "stand-by", "--point", "2", "--fresh")
+    assert office.bytes_of(office.path()) == office.truth[2]
+
+
+def test_pausing_enabling_and_building_anew(office: Office):
+    office.begin()
+    office.did("hsr", "pause", "stand-by")
+    office.grow()
+    assert office.shown()["status"] == "paused"
+    assert office.shown()["behind_s"] == 0
+    office.home.now += HOUR
+    office.home.settle()
+    assert office.shown()["number"] == 0
+    assert office.shown()["newest"] == 1
+    assert office.did("hsr", "enable", "stand-by")[0]["after"] == "enabled"
+    office.home.settle()
+    assert office.shown()["number"] == 1
+    office.did("hsr", "enable", "stand-by", "--fresh", "--yes")
+    assert not office.path().exists()
+    office.home.settle()
+    assert office.shown()["number"] == 1
+    assert office.is_exact()
+
+
+@pytest.mark.parametrize("with_disk", [True, False])
+def test_deleting_a_job_gives_up_what_it_needs(office: Office, with_disk: bool):
+    office.begin()
+    path = office.path()
+    note = office.home.folder / ".rollforward"
+    assert list(note.glob("headstart-*"))
+    office.did("hsr", "delete", "stand-by", *(["--with-disk", "--yes"] if with_disk else []))
+    assert path.exists() is not with_disk
+    assert not list(note.glob("headstart-*"))
+    with office.home.catalog.read() as session:
+        assert not all_jobs(session)
+        assert not stored_claims(session)
+    office.did("location", "remove", "here")
+
+
+def test_locations_are_defined_once_and_used_by_jobs(office: Office):
+    office.begin()
+    said = office.refused("location", "remove", "here")
+    assert "used by job 'stand-by'" in said
+    there = office.place / "there"
+    shutil.copytree(office.disks, there)
+    office.did("location", "set", "here", "--path", there, "--address", "//nas/disks")
+    shown = office.did("location", "show", "here")[0]
+    assert (shown["path"], shown["address"], shown["jobs"]) == (str(there), "//nas/disks", ["stand-by"])
+    office.grow()
+    assert office.shown()["path"] == str(there / f"{VOLUME}.vhd")
+    assert office.shown()["number"] == 1
+    secret = office.place / "secret"
+    secret.write_bytes(b"open sesame\n")
+    secret.chmod(0o600)
+    office.did("location", "set", "here", "--user", "ann", "--password-file", secret)
+    assert office.did("location", "list")[0]["user"] == "ann"
+    assert b"open sesame" not in (office.home.place / "catalogue.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--lag", "24h"], "expected 0, 1h to 23h, or 1d to 30d"),
+        (["--lag", "31d"], "--lag '31d' is no lag"),
+        (["--subfolder", "../out"], "no folder below the location"),
+        (["--volume", "E"], f"expected one of {VOLUME}"),
+        (["--location", "nowhere"], "there is no location 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(office: Office, words: list[str], said: str):
+    office.capture()
+    office.home.settle()
+    office.did("location", "add", "here", office.disks)
+    common = ["hsr", "add", "other", str(office.home.folder), "--location", "here"]
+    assert said in office.refused(*common, *words)
+    assert "there is a job 'stand-by'" not in office.refused("hsr", "show", "stand-by")
+    assert not office.did("hsr", "list")

@@ -38,6 +38,7 @@ from storage.catalog.folders import (
     remove_folder,
     set_folder_settings,
 )
+from storage.catalog.headstart import jobs_of_folder
 from storage.catalog.memory_models import Agent
 from storage.catalog.models import EventKind, Folder
 from storage.credentials import Credentials, user_in
@@ -180,9 +181,20 @@ class Keeping:
     def remove(self, folder: Folder) -> list[Change]:
         """Stop managing a folder; its files stay.
 
+        Raises:
+            ConfigurationError: a HeadStart job uses it.
+
         Crash: it is managed still, and nobody's until the agent looks at it again; or it is managed no longer.
         """
         path = folder.path
+        jobs = jobs_of_folder(self._session, folder.id)
+        if jobs:
+            named = ", ".join(repr(job.name) for job in jobs)
+            raise ConfigurationError(
+                f"is used by HeadStart {'job' if len(jobs) == 1 else 'jobs'} {named}",
+                path=path,
+                hint="Delete these first: rollforward hsr delete.",
+            )
         if not self._dry_run:
             from sqlalchemy import event
 

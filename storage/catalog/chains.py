@@ -80,9 +80,15 @@ def chains_of_folder(session: Session, folder_id: int) -> list[Chain]:
 
 
 def make_folder_due(session: Session, folder_id: int | None) -> None:
-    """Make all chains of a folder due for planning, whatever the clock; those of every folder, if none is named."""
+    """Make all chains of a folder due for planning, whatever the clock; those of every folder, if none is named.
+
+    So are the disks that are kept rolled forward with its images.
+    """
     query = update(Chain).values(revision=Chain.revision + 1, next_due_at=AT_ONCE)
     session.execute(query if folder_id is None else query.where(Chain.folder_id == folder_id))
+    disks = update(HeadStartDisk).values(next_due_at=AT_ONCE).execution_options(synchronize_session=False)
+    jobs = select(HeadStartJob.id).where(HeadStartJob.folder_id == folder_id)
+    session.execute(disks if folder_id is None else disks.where(HeadStartDisk.job_id.in_(jobs)))
 
 
 def start_work(session: Session, folder_id: int | None, now: datetime) -> int:

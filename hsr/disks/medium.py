@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,7 +22,14 @@ _ZERO_PIECE: Final = bytes(1 << 20)
 _PUNCH_HOLE_KEEPING_SIZE: Final = 0x02 | 0x01
 _BLKZEROOUT: Final = 0x127F
 _SECTOR_BYTES: Final = 512
+_FICLONE: Final = 0x40049409
+_COPY_BYTES: Final = 16 << 20
+_UNCLONABLE: Final = {errno.EXDEV, errno.ENOTTY, errno.EBADF, errno.EPERM}
 _UNSUPPORTED: Final = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
+
+
+Told = Callable[[int, int], bool]
+"""Told (done_bytes, total_bytes) now and then; returns whether to stop."""
 
 
 class DiskFile(Protocol):
@@ -66,6 +73,28 @@ class Medium(Protocol):
 
     def load(self, path: Path, limit_bytes: int) -> bytes | None:
         """Return what a small file holds, whoever has it open, up to a limit; None if it is not there."""
+
+    def clone(self, source: Path, target: Path) -> bool:
+        """Make a new file that shares the blocks of another, durably but for its name; return whether that can be done.
+
+        Raises:
+            ConfigurationError: the new file is there already.
+        """
+
+    def copy(self, source: Path, target: Path, told: Told) -> bool:
+        """Make a new file with what another holds, durably but for its name, holes as holes.
+
+        Args:
+            source: the other; nobody writes to it meanwhile.
+            target: the new file.
+            told: told how much is done, of how much; returns whether to stop.
+
+        Returns:
+            Whether it is whole; otherwise it was told to stop.
+
+        Raises:
+            ConfigurationError: the new file is there already.
+        """
 
     def make_folder(self, path: Path) -> None:
         """Make a folder, if it is missing."""
@@ -120,6 +149,31 @@ class LocalMedium:
                 return _LocalFile(fd, path, is_device=False).read(0, limit_bytes)
             finally:
                 os.close(fd)
+
+    def clone(self, source: Path, target: Path) -> bool:
+        """Share the blocks of a file; see `Medium`."""
+        with _refusals(target), _both(source, target) as (read_fd, write_fd):
+            try:
+                fcntl.ioctl(write_fd, _FICLONE, read_fd)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED | _UNCLONABLE:
+                    raise
+                target.unlink()
+                return False
+            os.fsync(write_fd)
+            return True
+
+    def copy(self, source: Path, target: Path, told: Told) -> bool:
+        """Copy a file; see `Medium`."""
+        with _refusals(target), _both(source, target) as (read_fd, write_fd):
+            total = os.fstat(read_fd).st_size
+            os.ftruncate(write_fd, total)
+            for at, size in _data_pieces(read_fd, total):
+                if told(at, total):
+                    return False
+                _copy_piece(read_fd, write_fd, at, size)
+            os.fsync(write_fd)
+            return not told(total, total)
 
     def make_folder(self, path: Path) -> None:
         """Make a folder; see `Medium`."""
@@ -200,6 +254,53 @@ class _LocalFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+@contextlib.contextmanager
+def _both(source: Path, target: Path) -> Iterator[tuple[int, int]]:
+    """Open a file for reading, whoever has it open, and make a new one."""
+    with contextlib.ExitStack() as opened:
+        read_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        opened.callback(os.close, read_fd)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            write_fd = os.open(target, flags, 0o640)
+        except FileExistsError:
+            raise ConfigurationError("exists already", path=str(target)) from None
+        opened.callback(os.close, write_fd)
+        yield read_fd, write_fd
+
+
+def _data_pieces(fd: int, total: int) -> Iterator[tuple[int, int]]:
+    """Yield where a file holds something, in pieces."""
+    at = 0
+    while at < total:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            raise
+        end = os.lseek(fd, at, os.SEEK_HOLE)
+        for first in range(at, end, _COPY_BYTES):
+            yield first, min(_COPY_BYTES, end - first)
+        at = end
+
+
+def _copy_piece(read_fd: int, write_fd: int, at: int, size: int) -> None:
+    """Copy a piece of a file to the same place in another."""
+    while size:
+        try:
+            done = os.copy_file_range(read_fd, write_fd, size, at, at)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED | _UNCLONABLE:
+                raise
+            piece = os.pread(read_fd, size, at)
+            _write_all(write_fd, [memoryview(piece)], at)
+            done = len(piece)
+        if not done:
+            raise OSError(errno.EIO, "the file ended early")
+        at, size = at + done, size - done
 
 
 def _take(fd: int, path: Path) -> None:

@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from hsr.disks.disk import VirtualDisk, create_disk, open_disk
-from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind, Part, Stamp
 from hsr.disks.forms import form_for
 from hsr.disks.medium import LocalMedium, Medium
 from hsr.disks.pieces import Pieces
 from hsr.disks.side_files import SidePaths
 from hsr.restore import check_path
+from hsr.rolling.copying import DiskCopy
 from hsr.rolling.cursor_file import (
     Phase,
     Place,
     Standing,
-    cursor_path,
     read_cursor,
     remove_cursor,
     write_cursor,
 )
+from hsr.rolling.removing import blank_of, refuse_taken, remove_disk
 from hsr.rolling.writing import VolumeWriter
 from policies.cursor import Cursor
 from policies.errors import (
@@ -141,7 +141,7 @@ class RollingDisk:
         form_for(path, kind, place.disk_bytes)
         if not place.is_sound:
             raise ConfigurationError("the volume does not fit on the disk", path=str(path))
-        _refuse_taken(medium, path, kind, paths)
+        refuse_taken(medium, path, kind, paths)
         medium.make_folder(paths.folder)
         medium.sync_folder(paths.folder.parent)
         write_cursor(medium, paths, Standing(kind, place, job_uid, chain_id))
@@ -343,7 +343,7 @@ class RollingDisk:
         Crash: the disk as it was, or one that has to be built.
         """
         self._refuse_finalizing()
-        self._note(_blank(self._standing))
+        self._note(blank_of(self._standing))
 
     def read(self, offset: int, size: int) -> bytes:
         """Read bytes of the volume, as they are on the disk; what was never written is zero.
@@ -412,17 +412,30 @@ class RollingDisk:
         Crash: the disk as it was; a copy that is no disk, which the next `copy_at` replaces, or that `finalize_at`
             goes on with.
         """
-        raise NotImplementedError
+        self._refuse_torn()
+        standing = self._standing
+        if standing.cursor.points != (point,) or standing.phase is not Phase.ROLLING:
+            raise self._stands_elsewhere(point)
+        if standing.kind is DiskKind.DEVICE:
+            raise ConfigurationError("is a device, which cannot be copied", path=str(self.path))
+        copy = DiskCopy(self._medium, self.path, self._paths, target, replace(standing, phase=Phase.COPYING))
+        if not copy.make(progress, stopping):
+            return False
+        finalize_at(target, point, patches=patches, medium=self._medium)
+        return True
+
+    def _stands_elsewhere(self, point: Point) -> ConfigurationError:
+        return ConfigurationError(
+            f"does not stand at point {point.number}",
+            path=str(self.path),
+            hint="Roll it forward to that point first; an earlier one takes a disk built anew.",
+        )
 
     def _begin_finalizing(self, point: Point) -> None:
         self._refuse_torn()
         standing = self._standing
         if standing.cursor.points != (point,) or standing.phase not in (Phase.ROLLING, Phase.FINALIZING):
-            raise ConfigurationError(
-                f"does not stand at point {point.number}",
-                path=str(self.path),
-                hint="Roll it forward to that point first; an earlier one takes a disk built anew.",
-            )
+            raise self._stands_elsewhere(point)
         if standing.phase is not Phase.FINALIZING:
             self._note(replace(standing, phase=Phase.FINALIZING))
 
@@ -549,40 +562,16 @@ def discard(path: Path, *, side_folder: Path | None = None, medium: Medium | Non
         _open_content(path, side_folder, paths, medium, standing).close()
     lock = medium.open(paths.map) if medium.exists(paths.map) else None
     try:
-        _remove_disk(path, paths, medium, standing)
+        remove_disk(path, paths, medium, standing)
     finally:
         if lock is not None:
             lock.close()
-
-
-def _remove_disk(path: Path, paths: SidePaths, medium: Medium, standing: Standing) -> None:
-    if standing.phase is not Phase.COPYING:  # from here on nothing but discarding helps
-        write_cursor(medium, paths, _blank(standing))
-    if standing.kind is not DiskKind.DEVICE:
-        medium.remove(content_path(path, standing.kind))
-        medium.sync_folder(path.parent)
-    for side in (paths.new_map, paths.map, paths.edges):
-        medium.remove(side)
-    medium.sync_folder(paths.folder)
-    remove_cursor(medium, paths)
-
-
-def _blank(standing: Standing) -> Standing:
-    """Say that nothing is known of what a disk holds."""
-    return replace(standing, phase=Phase.BUILDING, cursor=Cursor.blank(), goal=None, done_bytes=0)
 
 
 def _side_paths(path: Path, side_folder: Path | None, kind: DiskKind | None = None) -> SidePaths:
     if side_folder is None and (kind is DiskKind.DEVICE or path.is_block_device()):
         raise ConfigurationError("is a device, so its side files need a folder", path=str(path))
     return SidePaths(side_folder, path.name) if side_folder else SidePaths.beside(path)
-
-
-def _refuse_taken(medium: Medium, path: Path, kind: DiskKind, paths: SidePaths) -> None:
-    own = {path, content_path(path, kind)} if kind is not DiskKind.DEVICE else set()
-    for name in {*own, paths.map, cursor_path(paths)}:
-        if medium.exists(name):
-            raise ConfigurationError("exists already", path=str(name))
 
 
 def _open_content(

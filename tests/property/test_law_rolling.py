@@ -246,3 +246,40 @@ def test_a_torn_disk_is_never_continued_with_a_narrower_span(world):
             disk.finalize(world.points[3])
         disk.apply(world.paths([world.named("D_VOL-b001-i007-cm.spi")]))
         walk.check_exact(disk, world.points[7])
+
+
+@pytest.mark.parametrize("kind", [DiskKind.QCOW2, DiskKind.VMDK_FLAT])
+def test_power_fails_at_every_step_of_a_copy(world, kind):
+    copy, point = PATH.with_name("copy.img"), world.points[2]
+    base = world.paths([world.named("D_VOL-b001-i002.spf")])
+    room = -(-world.room_bytes // 8192) * 8192
+
+    def begun() -> Walk:
+        walk = Walk(world, kind, Random(0), Place.whole(room))
+        with walk.open() as disk:
+            disk.apply(base)
+        return walk
+
+    def live(walk: Walk) -> None:
+        with walk.open() as disk:
+            if read_standing(copy, medium=walk.medium) is not None or not walk.medium.exists(copy):
+                assert disk.copy_at(point, copy)
+            assert disk.cursor == Cursor.closed(point)
+
+    whole = begun()
+    before = whole.medium.steps
+    live(whole)
+    for cut in range(1, whole.medium.steps - before + 1):
+        walk = begun()
+        walk.random = Random(cut)
+        walk.fail_soon(cut)
+        with pytest.raises(PowerCut):
+            live(walk)
+        walk.recover()
+        live(walk)
+        content = bytes(walk.medium.names[content_path(copy, kind)].now)
+        assert read_whole(io.BytesIO(content), kind, room) == world.truth(point).ljust(room, b"\0"), cut
+        with walk.open() as disk:
+            walk.check_exact(disk, point)
+            disk.apply(world.paths([world.named("D_VOL-b001-i003.spi")]))
+            walk.check_exact(disk, world.points[3])

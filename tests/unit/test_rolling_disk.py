@@ -13,6 +13,7 @@ import pytest
 
 from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
+from hsr.disks.medium import LocalMedium, Told
 from hsr.disks.side_files import SIDE_NAME
 from hsr.rolling.cursor_file import Phase, Place
 from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing
@@ -30,6 +31,7 @@ from policies.errors import (
 )
 from storage import replay
 from storage.consolidate import consolidate
+from tests.commands import tool
 from tests.disk_readers import CHECKABLE, blkid_says, qemu_driver, qemu_img, read_whole
 from tests.rolling_world import BLOCK, JOB, RollingWorld, make_world
 from tests.unit.tiny import Password
@@ -387,3 +389,79 @@ def test_a_block_device_that_held_something(world, device, tmp_path):
     assert blkid_says(device) == ""
     finalize_at(device, world.points[5], side_folder=side)
     assert device.read_bytes() == world.truth(world.points[5]).ljust(ROOM, b"\0") + b"\xaa" * 4096
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_is_finalized_and_the_disk_rolls_on(world, kind, tmp_path):
+    path = tmp_path / "disk.img"
+    with begun(world, path, kind) as disk:
+        for number in (2, 5):
+            with pytest.raises(ConfigurationError, match="does not stand"):
+                disk.copy_at(world.points[7], tmp_path / "never.img")
+            roll(disk, world, number)
+            copy = tmp_path / f"copy-{number}.img"
+            told: list[tuple[int, int]] = []
+            assert disk.copy_at(
+                world.points[number], copy, progress=lambda *both, told=told: told.append(both)
+            )
+            assert all(done <= total for done, total in told)
+            assert disk.cursor == Cursor.closed(world.points[number])
+            with pytest.raises(ConfigurationError, match="exists already"):
+                disk.copy_at(world.points[number], copy)
+            must_be(copy, kind, world.truth(world.points[number]), ROOM, tmp_path)
+        roll(disk, world, 7)
+        disk.finalize(world.points[7])
+    must_be(path, kind, world.truth(world.points[7]), ROOM, tmp_path)
+    must_be(tmp_path / "copy-2.img", kind, world.truth(world.points[2]), ROOM, tmp_path)
+    assert list((tmp_path / SIDE_NAME).iterdir()) == []
+
+
+class FullMedium(LocalMedium):
+    """A medium on which no copy finds room."""
+
+    def clone(self, source: Path, target: Path) -> bool:
+        del source, target
+        return False
+
+    def copy(self, source: Path, target: Path, told: Told) -> bool:
+        if not super().copy(source, target, told):
+            return False
+        raise RestoreError("the disk is full", path=str(target))
+
+
+def test_a_copy_that_finds_no_room_or_is_stopped_leaves_nothing(world, tmp_path):
+    path, medium = tmp_path / "disk.vhd", FullMedium()
+    disk = RollingDisk.begin(
+        path, DiskKind.VHD, Place.whole(ROOM), job_uid=JOB, chain_id=world.chain_id, medium=medium
+    )
+    with disk:
+        roll(disk, world, 2)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(RestoreError, match="full"):
+            disk.copy_at(world.points[2], tmp_path / "copy.vhd")
+        assert sorted(tmp_path.rglob("*")) == before
+        assert not disk.copy_at(world.points[2], tmp_path / "copy.vhd", stopping=lambda: True)
+        assert sorted(tmp_path.rglob("*")) == before
+        roll(disk, world, 3)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+def test_a_copy_shares_its_blocks(world, tmp_path):
+    backing, place = tmp_path / "backing", tmp_path / "mounted"
+    with backing.open("wb") as file:
+        file.truncate(400 << 20)
+    place.mkdir()
+    subprocess.run([tool("mkfs.xfs"), "-q", str(backing)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(backing), str(place)], check=True)
+    try:
+        with begun(world, place / "disk.vhdx") as disk:
+            roll(disk, world, 2)
+            told: list[int] = []
+            disk.copy_at(world.points[2], place / "copy.vhdx", progress=lambda done, _: told.append(done))
+            assert not told, "it was copied byte by byte"
+            roll(disk, world, 6)
+            must_be(place / "copy.vhdx", DiskKind.VHDX, world.truth(world.points[2]), ROOM, tmp_path)
+            disk.finalize(world.points[6])
+        must_be(place / "disk.vhdx", DiskKind.VHDX, world.truth(world.points[6]), ROOM, tmp_path)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

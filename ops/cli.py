@@ -21,6 +21,11 @@ _COMMANDS = {
     "restore": ("ops.cli_restore:restore", "Restore a point in time to a file or a device."),
     "password": ("ops.cli_password:password", "Change, add or remove the password of a volume."),
     "serve": ("ops.cli_serve:serve", "Serve a point in time as a read-only disk over NBD."),
+    "boot": ("ops.cli_boot:boot", "Start a virtual machine on a point in time, in seconds."),
+    "test-restore": (
+        "ops.cli_test_restore:test_restore",
+        "Test a restore: check the file systems of a point, start it.",
+    ),
     "ls": ("ops.cli_files:ls", "List files at a point in time: ext4, NTFS."),
     "cp": ("ops.cli_files:cp", "Copy files out of a point in time."),
     "mount": ("ops.cli_mount:mount", "Mount a point in time, read-only."),

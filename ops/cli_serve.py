@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import click
 
+from ops.address_type import AddressType
 from ops.logs import set_up_logging
 from ops.point_options import ChosenPoint, choose_point, point_options
 from ops.show import plain, print_json
@@ -22,25 +23,6 @@ from policies.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from hsr.serving.server import NbdServer
-
-
-class _Address(click.ParamType[tuple[str, int]]):
-    """HOST:PORT, the host a number; [::1]:PORT for IPv6."""
-
-    name = "host:port"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        host, colon, port = str(value).rpartition(":")
-        try:
-            address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-            number = int(port)
-        except ValueError:
-            number = -1
-        if not colon or not 0 <= number < 1 << 16:
-            self.fail(f"{value!r} is no address; write one like 127.0.0.1:10809 or [::1]:10809", param, ctx)
-        return str(address), number
 
 
 @click.command(
@@ -62,7 +44,7 @@ What reads it:
     "--socket", type=click.Path(path_type=Path), help="Listen on a Unix socket of this name (mode 0600)."
 )
 @click.option(
-    "--listen", type=_Address(), help="Listen on a TCP port; 0 means any. Loopback only, unless with TLS."
+    "--listen", type=AddressType(), help="Listen on a TCP port; 0 means any. Loopback only, unless with TLS."
 )
 @click.option(
     "--tls-certificates",

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 
 from hsr.disks.form import Stamp
+from hsr.serving.point import PointReader
 from hsr.serving.readable import Readable
 from hsr.wrapping.contents import START_BYTES, Contents, contents_of
 from hsr.wrapping.wrapping import Wrap, wrapping_for
@@ -83,6 +84,25 @@ class WrappedPoint:
         if offset >= self._end:
             return [(size, True)]
         return self._volume.extents(offset - self._begin, min(stop, self._end) - offset)
+
+
+def disk_at(point: PointReader, wrap: Wrap) -> Readable:
+    """Offer a point as a disk.
+
+    Args:
+        point: the volume.
+        wrap: what it is wrapped in.
+
+    Raises:
+        ConfigurationError: the volume is too large for that, or has partitions itself.
+        FormatError: an image is damaged.
+        StorageError: one cannot be read.
+    """
+    if wrap is Wrap.NONE:
+        return point
+    header = point.header
+    stamp = Stamp(header.chain_id + header.end.id, header.end.time)
+    return WrappedPoint(point, wrap, header.metadata, stamp)
 
 
 def read_start(volume: Readable) -> bytes:

@@ -1,0 +1,191 @@
+"""`rollforward boot`: a guest runs on a point, writes to an overlay, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.qmp import QmpClient
+from storage.scratch import runtime_folder, scratch_folder
+from tests.checks.serving import BOOT_SECTOR
+from tests.command import PROGRAM, in_this_process
+from tests.commands import run
+from tests.unit.tiny import TinyVolume
+from tests.waiting import wait_for
+
+SECTOR = BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa"
+WORDS = "booted from a backup"
+
+
+@pytest.fixture
+def startable(tiny: TinyVolume) -> TinyVolume:
+    tiny.put(0, SECTOR + bytes(4 << 20))
+    tiny.capture()
+    return tiny
+
+
+class Booted:
+    """A running `rollforward boot`."""
+
+    def __init__(self, process: subprocess.Popen[str], told: dict[str, Any], serial: Path) -> None:
+        self.process, self.told, self.serial = process, told, serial
+
+    def hears(self, words: str = WORDS) -> None:
+        wait_for(lambda: words in self.serial.read_text(), f"{words!r} on the console")
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> str:
+        self.process.send_signal(number)
+        return self.process.communicate()[0]
+
+    @property
+    def machine(self) -> int:
+        """Process id of the qemu that it runs."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        (found,) = children
+        return int(found)
+
+
+@contextlib.contextmanager
+def booted(volume: TinyVolume, *options: str | Path) -> Iterator[Booted]:
+    serial = volume.folder.parent / "console"
+    command = [PROGRAM, "boot", str(volume.folder), "--volume", volume.name, "--serial", str(serial), "--json",
+               "--accelerator", "tcg", "--memory", "64", *map(str, options)]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line, "nothing was started"
+            yield Booted(process, json.loads(line), serial)
+        finally:
+            process.kill()
+
+
+def left_behind() -> set[str]:
+    """Name scratch folders, in both places where there may be some."""
+    return {
+        entry.name
+        for room in (runtime_folder(), Path(tempfile.gettempdir()))
+        for entry in room.iterdir()
+        if entry.name.startswith(("rollforward.boot.", "rollforward.guest."))
+    }
+
+
+@pytest.mark.parametrize("bus", ["sata", "virtio", "scsi", "ide"])
+def test_a_point_is_started(startable: TinyVolume, bus: str) -> None:
+    startable.put(0, bytes(1 << 20))
+    startable.capture()
+    before = left_behind()
+    with booted(startable, "--point", "0", "--bus", bus) as guest:
+        guest.hears()
+        assert guest.told["status"] == "running"
+        assert guest.told["number"] == 0
+        assert guest.told["ready_s"] < 60
+        guest.end()
+        assert guest.process.returncode == 130
+    assert left_behind() <= before
+    startable.check()
+
+
+@pytest.mark.parametrize("wrap", ["mbr", "gpt"])
+def test_a_wrapped_volume_is_started(startable: TinyVolume, wrap: str) -> None:
+    with booted(startable, "--wrap", wrap) as guest:
+        guest.hears()
+
+
+def test_killed_with_no_time_to_tidy_up(startable: TinyVolume) -> None:
+    with booted(startable) as guest:
+        guest.hears()
+        machine = guest.machine
+        fds = [str(entry.readlink()) for entry in Path(f"/proc/{machine}/fd").iterdir()]
+        (overlay,) = {name for name in fds if "overlay.qcow2" in name}
+        assert overlay.endswith(" (deleted)")
+        arguments = Path(f"/proc/{machine}/cmdline").read_bytes()
+        assert b"sandbox\0on" in arguments
+        guest.end(signal.SIGKILL)
+        wait_for(lambda: not Path(f"/proc/{machine}/fd").exists() or not any_open(machine), "qemu to end")
+    with scratch_folder("boot"), scratch_folder("boot", Path(tempfile.gettempdir())):
+        assert len(left_behind()) == 2, "the next command sweeps away what was left"
+
+
+def any_open(pid: int) -> bool:
+    try:
+        return any(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def test_an_overlay_is_kept_and_gone_on_with(startable: TinyVolume, tmp_path: Path) -> None:
+    kept = tmp_path / "kept, it is.qcow2"
+    with booted(startable, "--keep-overlay", kept) as guest:
+        guest.hears()
+        guest.end()
+    alone = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(kept)}}
+    run("qemu-img", "check", "-q", f"json:{json.dumps(alone)}")
+    assert kept.read_bytes().count(SECTOR) == 2, "the guest writes its sector over the next one"
+    with booted(startable, "--keep-overlay", kept) as guest:
+        guest.hears()
+        guest.end()
+    startable.put(2 << 20, b"another point")
+    startable.capture()
+    ran = in_this_process("boot", startable.folder, "--volume", startable.name, "--keep-overlay", kept)
+    assert ran.code == 2
+    assert "no overlay of this point" in ran.errors
+    startable.check()
+
+
+def test_others_control_it_and_it_ends_by_itself(startable: TinyVolume, tmp_path: Path) -> None:
+    control = tmp_path / "q,mp"
+    with booted(startable, "--qmp", control) as guest:
+        guest.hears()
+        with QmpClient(control) as qmp:
+            nodes = qmp.execute("query-named-block-nodes", flat=True)
+            assert isinstance(nodes, list)
+            assert "disk0" in {node["node-name"] for node in nodes}
+            assert qmp.execute("query-rx-filter") == [], "it has no network"
+            qmp.execute("quit")
+        assert '"status": "ended"' in guest.process.communicate()[0]
+        assert guest.process.returncode == 0
+
+
+def test_damage_is_told_of(startable: TinyVolume) -> None:
+    with startable.image().open("r+b") as image:
+        image.seek(450)
+        image.write(b"damage")
+    ran = in_this_process(
+        "test-restore",
+        startable.folder,
+        "--volume",
+        startable.name,
+        "--boot",
+        "--limit",
+        "30",
+        "--accelerator",
+        "tcg",
+    )
+    assert ran.code != 0
+    assert "Traceback" not in ran.errors
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--vnc", "0.0.0.0:5901"),
+        ("--vnc", "127.0.0.1:80"),
+        ("--network", "bridge:"),
+        ("--network", "else"),
+        ("--point", "9"),
+        ("--keep-overlay", "/dev/null"),
+    ],
+)
+def test_what_cannot_be_is_said(startable: TinyVolume, wrong: tuple[str, str]) -> None:
+    ran = in_this_process("boot", startable.folder, "--volume", startable.name, *wrong)
+    assert ran.code in (2, 4), str(ran)
+    assert "Traceback" not in ran.errors

@@ -42,9 +42,15 @@ class Guest:
         self.ready_s = time.monotonic() - started_s
 
     @property
-    def status(self) -> int | None:
-        """What it ended with; None while it runs."""
-        return self._process.poll()
+    def is_running(self) -> bool:
+        """Whether it runs: it has neither ended nor been switched off."""
+        if self._process.poll() is not None:
+            return False
+        try:
+            told = self.control.execute("query-status")
+        except SourceError:  # it is just ending
+            return False
+        return isinstance(told, dict) and told.get("running") is True
 
     def wait(self) -> int:
         """Wait until it ends, by itself or since somebody told it to; return its status."""

@@ -70,7 +70,7 @@ class Machine:
         serial_here: whether the serial port is the terminal.
         firmware_log: file that gets what the firmware says; None for none.
         control: sockets on which qemu is to be controlled by QMP.
-        may_reset: whether the guest may restart; else that ends it.
+        stays: whether it stands still when the guest switches itself off or restarts, so that its screen can be seen.
     """
 
     memory_mib: int = 2048
@@ -85,7 +85,7 @@ class Machine:
     serial_here: bool = False
     firmware_log: Path | None = None
     control: tuple[Path, ...] = ()
-    may_reset: bool = True
+    stays: bool = False
 
 
 _DISK_DEVICES: Final[Mapping[Bus, tuple[str, ...]]] = {
@@ -148,7 +148,7 @@ def machine_command(machine: Machine, accelerator: Accelerator, point: Path, ove
         *_screen(machine),
         *_ports(machine),
         *_network(machine),
-        *(() if machine.may_reset else ("-no-reboot",)),
+        *(("-action", "reboot=shutdown,shutdown=pause") if machine.stays else ()),
     ]
 
 

@@ -80,7 +80,7 @@ def start_and_look(
             serial=folder / "console",
             serial_here=False,
             firmware_log=folder / "firmware",
-            may_reset=False,
+            stays=True,
         )
         with running_guest(machine, served.socket, overlay, tethered) as guest:
             watch = _Watch(guest, folder, waiting)
@@ -109,11 +109,11 @@ class _Watch:
     def until_it_ends(self) -> Ending:
         deadline = self._guest.started_s + self._waiting.limit_s
         while True:
-            status = self._guest.status  # before the console: its last words count
+            is_running = self._guest.is_running  # asked before the console is read: last words count
             self._listen()
             if self._found:
                 return self._found
-            if status is not None:
+            if not is_running:
                 return Ending.ENDED
             if _NOTHING_STARTS in _content(self._folder / "firmware"):
                 return Ending.NOTHING_STARTS

@@ -32,6 +32,7 @@ from policies.holdings import Claim
 from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt, pause_attempt
 from storage.catalog.claims import place_claim, release_claim
 from storage.catalog.headstart import (
+    all_have_claimed,
     build_key,
     claim_key,
     is_held,
@@ -128,7 +129,8 @@ def _begin(context: AgentContext, session: Session, view: DiskView) -> _Task | b
     plan = view.plan
     mirror_disk(context, session, view, disk, chain)
     claimed = chain is None or claim_for(session, view, disk, chain)
-    report(session, job.folder_id, reporter_name(job), now=view.now)
+    if claimed and all_have_claimed(session, job):
+        report(session, job.folder_id, reporter_name(job), now=view.now)
     if not claimed:
         return True
     if plan.goal is None or chain is None:

@@ -143,9 +143,9 @@ def view_of_disk(context: AgentContext, session: Session, job: HeadStartJob, dis
     if standing is not None and standing.job_uid.hex() != job.uid:
         where = disk_path(location, job, disk)
         standing, plan = None, DiskPlan(DiskState.STOPPED, f"{where} belongs to another job")
-    if standing is not None and chain is not None and standing.chain_id != chain.chain_uid:
+    if standing is not None and (chain is None or standing.chain_id != chain.chain_uid):
         chain = _chain_of_uid(session, job, disk, standing.chain_id) or chain
-        holdings = _holdings(session, chain)
+        holdings = () if chain is None else _holdings(session, chain)
     view = DiskView(job, disk, location, folder, chain, holdings, standing, DiskPlan(DiskState.EMPTY), now)
     plan = plan or _plan(session, view)
     return replace(view, plan=plan)

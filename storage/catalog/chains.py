@@ -144,9 +144,10 @@ def make_due(session: Session, chain_id: int, now: datetime) -> None:
     if chain is not None:
         chain.next_due_at = min(chain.next_due_at, now)
         chain.revision += 1
-        waiting = update(HeadStartDisk).where(
-            HeadStartDisk.chain_id == chain_id, HeadStartDisk.next_due_at > now
-        )
+        jobs = select(HeadStartJob.id).where(HeadStartJob.folder_id == chain.folder_id)
+        to_come = HeadStartDisk.chain_id.is_(None) & (HeadStartDisk.volume == chain.volume)
+        mine = (HeadStartDisk.chain_id == chain_id) | (to_come & HeadStartDisk.job_id.in_(jobs))
+        waiting = update(HeadStartDisk).where(mine, HeadStartDisk.next_due_at > now)
         session.execute(waiting.values(next_due_at=now).execution_options(synchronize_session=False))
 
 

@@ -262,6 +262,16 @@ def build_key(job: HeadStartJob, disk: HeadStartDisk) -> str:
     return f"hsr-build:{job.uid}:{disk.volume}"
 
 
+def all_have_claimed(session: Session, job: HeadStartJob) -> bool:
+    """Tell whether all is claimed that the disks of a job need: each that was begun, and is not finalized."""
+    session.flush()
+    begun = [
+        one for one in disks_of_job(session, job.id) if one.is_begun and one.state is not DiskState.FINALIZED
+    ]
+    keys = {claim_key(job, disk) for disk in begun}
+    return keys <= set(session.scalars(select(StoredClaim.key).where(StoredClaim.key.in_(keys))))
+
+
 def reporter_name(job: HeadStartJob) -> str:
     """Name a job as the ledger of its folder does."""
     return f"headstart:{job.name}"

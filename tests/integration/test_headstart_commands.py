@@ -14,8 +14,10 @@ import pytest
 
 from ops.clock import FileClock
 from policies.headstart import DiskState
+from storage.catalog import EventKind
 from storage.catalog.claims import stored_claims
 from storage.catalog.headstart import all_jobs
+from storage.catalog.reporters import silent_reporters
 from tests.command import Ran, in_this_process
 from tests.commands import run
 from tests.household import VOLUME, Household
@@ -199,3 +201,24 @@ def test_what_cannot_be_is_refused_by_name(office: Office, words: list[str], sai
     assert said in office.refused(*common, *words)
     assert "there is a job 'stand-by'" not in office.refused("hsr", "show", "stand-by")
     assert not office.did("hsr", "list")
+
+
+def test_a_lost_catalogue_learns_of_jobs_from_their_folders(office: Office):
+    """Nothing is removed until every job has said what it needs; then the disk is rolled on, and not begun anew."""
+    office.begin("--lag", "1h")
+    office.grow(2)
+    stood = office.stands_at()
+    office.did("hsr", "pause", "stand-by")
+    office.home.lose_catalogue()
+    office.home.settle()
+    shown = office.shown()
+    assert (shown["status"], shown["number"], shown["lag"]) == ("paused", stood.number, "1h")
+    assert shown["location"] == "here"
+    with office.home.catalog.read() as session:
+        assert not silent_reporters(session, office.home.folder_id)
+        assert [claim.key.split(":")[0] for claim in stored_claims(session)] == ["hsr"]
+    office.did("hsr", "enable", "stand-by")
+    office.grow(2)
+    assert office.stands_at().number > stood.number
+    assert office.is_exact()
+    assert not [event for event in office.home.events(EventKind.ROLLED_ON) if "built" in event.text]

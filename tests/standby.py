@@ -10,10 +10,11 @@ from pathlib import Path
 from sqlalchemy import select
 
 from hsr.rolling.disk import RollingDisk, read_standing
+from ops.job_notes import forget_notes, keep_notes
 from policies.cursor import Cursor
 from policies.points import Point
 from storage.catalog.folders import all_folders
-from storage.catalog.headstart import JobTraits, add_job, jobs_with_disks
+from storage.catalog.headstart import JobTraits, add_job, all_jobs, jobs_with_disks, remove_job
 from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location, LocationKind
 from tests.household import VOLUME, Household, Source
 
@@ -49,12 +50,22 @@ class StandBy:
                 session.flush()
             folder = all_folders(session)[0]
             traits = JobTraits(name, "", kind, "none", round(lag.total_seconds()))
-            add_job(session, folder, location, traits, [(VOLUME, f"{name}.{kind}")], now=self.home.now)
+            job = add_job(session, folder, location, traits, [(VOLUME, f"{name}.{kind}")], now=self.home.now)
+            keep_notes(session, job)
 
     def set_state(self, state: JobState) -> None:
         with self.home.catalog.write() as session:
             for job in session.scalars(select(HeadStartJob)):
                 job.state = state
+
+    def forget_job(self) -> None:
+        """Delete its job, as `rollforward hsr delete` does; the disk's file is moved away."""
+        path = self.path()
+        path.rename(path.with_name(f"used-{path.name}"))
+        with self.home.catalog.write() as session:
+            for job in all_jobs(session):
+                forget_notes(session, job)
+                remove_job(session, job, now=self.home.now)
 
     def row(self) -> HeadStartDisk:
         with self.home.catalog.read() as session:

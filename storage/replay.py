@@ -174,7 +174,7 @@ class BlockReader:
             return Parcel(blocks, plain, lo, hi, _stored_bytes(window)), buffer
 
         parts = self._seen_parts(first_block)
-        with closing(ordered_map(decode, parts, threads=_THREADS, ahead=_AHEAD)) as decoded:
+        with closing(ordered_map(decode, parts, threads=THREADS, ahead=_AHEAD)) as decoded:
             for parcel, buffer in decoded:
                 yield parcel
                 buffers.give(buffer)

@@ -293,12 +293,12 @@ class RollingDisk:
                 "is a base, and this disk holds points already", path=str(layer.path), hint=BUILD_ANEW
             )
         wide = self.cursor.widened(span)
-        reader = BlockReader(overlay, key)
-        self._note(replace(self._standing, cursor=wide))
-        writer = VolumeWriter(self._disk, self._standing.place, overlay, reader)
-        writer.zero_from(span.zero_from_bytes)
-        with closing(writer.write_seen()) as parcels:
+        writer = VolumeWriter(self._disk, self._standing.place, overlay, BlockReader(overlay, key))
+        with writer.decoding() as parcels:  # it begins now, beside the syncing of the cursor
+            self._note(replace(self._standing, cursor=wide))
+            writer.zero_from(span.zero_from_bytes)
             for parcel in parcels:
+                writer.write_seen(parcel)
                 told.add(parcel.stored_bytes)
                 if stopping():
                     return Rolled(self._standing, writer.written_bytes, is_stopped=True)

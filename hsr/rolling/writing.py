@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain, islice
 
 import numpy as np
 
@@ -43,21 +44,26 @@ class VolumeWriter:
         start = self._place.offset_bytes + volume_offset if volume_offset else 0
         self._disk.zero(start, self._disk.size_bytes)
 
-    def write_seen(self) -> Generator[Parcel, None, None]:
-        """Write exactly the granules that the images show; give out each parcel once it is written.
+    @contextmanager
+    def decoding(self) -> Iterator[Iterator[Parcel]]:
+        """Begin to decode what the images show, beside whatever is done before the first parcel is taken.
 
         Raises:
             FormatError: an image is damaged.
-            RestoreError: the disk's medium refuses.
             StorageError: an image cannot be read.
         """
         with closing(self._reader.parcels(clears=False)) as parcels:
-            for parcel in parcels:
-                rows, firsts, lengths = kernels.granule_runs(
-                    parcel.seen_lo, parcel.seen_hi, self._overlay.granule_bytes
-                )
-                self._write(parcel, rows, firsts, lengths)
-                yield parcel
+            first = list(islice(parcels, 1))
+            yield chain(first, parcels)
+
+    def write_seen(self, parcel: Parcel) -> None:
+        """Write exactly the granules that the images show of a parcel.
+
+        Raises:
+            RestoreError: the disk's medium refuses.
+        """
+        masks = parcel.seen_lo, parcel.seen_hi
+        self._write(parcel, *kernels.granule_runs(*masks, self._overlay.granule_bytes))
 
     def write_all(self, done_bytes: int) -> Generator[tuple[Parcel, int], None, None]:
         """Write the volume whole, to a disk that holds zeros from `done_bytes` on; a device may hold anything.

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
+from hsr.targets import DirectWriter
 from policies.errors import BusyError, ConfigurationError, RestoreError
 from storage.publish import sync_folder
 from storage.source import device_or_file_bytes
@@ -29,6 +30,8 @@ _UNCLONABLE: Final = {errno.EXDEV, errno.ENOTTY, errno.EBADF, errno.EPERM}
 _SEND_BYTES: Final = 4 << 20
 """The kernel is told to begin with so much; it would wait for seconds, or for a sync."""
 _SEND_ONLY: Final = 2
+_DIRECT_BYTES_MIN: Final = 256 << 10
+"""Longer runs go past the page cache."""
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -212,19 +215,29 @@ class _LocalFile:
         self._is_device = is_device
         self._punches = True
         self._kept_bytes = 0
+        self._direct: DirectWriter | None = None
         self._sender: ThreadPoolExecutor | None = None
         self._sending: Future[None] | None = None
 
     def write(self, buffers: Sequence[memoryview], offset: int) -> None:
+        if len(buffers) == 1 and len(buffers[0]) >= _DIRECT_BYTES_MIN:
+            if self._direct is None:  # by its descriptor: its name may be another file's by now
+                self._direct = DirectWriter(Path(f"/proc/self/fd/{self._fd}"))
+            done = self._direct.write(offset, buffers[0])
+            offset, buffers = offset + done, [buffers[0][done:]]
         with _refusals(self._path, offset):
             start = offset
             for first in range(0, len(buffers), _IOV_MAX):
                 offset = _write_all(self._fd, list(buffers[first : first + _IOV_MAX]), offset)
-            self._kept_bytes += offset - start
-            if self._kept_bytes >= _SEND_BYTES and (self._sending is None or self._sending.done()):
-                self._sender = self._sender or ThreadPoolExecutor(1, "rollforward-sender")
-                self._sending = self._sender.submit(_send, self._fd)
-                self._kept_bytes = 0
+        self._send_soon(offset - start)
+
+    def _send_soon(self, size: int) -> None:
+        """Have what was written sent, once it is enough; it takes a while, so in a thread."""
+        self._kept_bytes += size
+        if self._kept_bytes >= _SEND_BYTES and (self._sending is None or self._sending.done()):
+            self._sender = self._sender or ThreadPoolExecutor(1, "rollforward-sender")
+            self._sending = self._sender.submit(_send, self._fd)
+            self._kept_bytes = 0
 
     def read(self, offset: int, size: int) -> bytes:
         found = bytearray()
@@ -272,6 +285,9 @@ class _LocalFile:
         if self._sender is not None:
             self._sender.shutdown()
             self._sender = None
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

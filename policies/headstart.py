@@ -35,6 +35,9 @@ FALLS_BEHIND_AFTER: Final = timedelta(hours=24)
 
 NO_LAG: Final = timedelta(0)
 
+Times = Mapping[PointId, datetime]
+"""From when the lag of each point counts."""
+
 _LAG: Final = re.compile(r"([0-9]{1,4})([hd]?)")
 
 
@@ -145,14 +148,14 @@ def plan_disk(facts: DiskFacts, now: datetime) -> DiskPlan:
     Returns:
         The plan. To carry it out and to plan again gives a plan with nothing to do.
     """
-    tree = trace_ancestry(one.span for one in facts.holdings if _counts(one))
-    line = _line_of(facts, tree)
-    if not line:
+    if not any(_counts(one) for one in facts.holdings) and facts.cursor.is_blank:
         return _nowhere(facts)
+    tree = trace_ancestry(one.span for one in facts.holdings)
     times = counted_times(facts.holdings, tree)
-    due_at = {point.id: times[point.id] + facts.lag for point in line}
+    line = _line_of(facts, tree, times)
+    due_at = {point.id: times.get(point.id, point.time) + facts.lag for point in line}
     hi = facts.cursor.hi
-    ends = {one.span.end.id for one in facts.holdings if _counts(one)}
+    ends = {one.span.end.id for one in facts.holdings if _counts(one) or one.place is Whereabouts.GONE}
     floor = -1 if hi is None else hi.number
     ahead = tuple(point for point in line if point.number > floor and point.id in ends)
     reached = _reached(facts, line)
@@ -162,7 +165,7 @@ def plan_disk(facts: DiskFacts, now: datetime) -> DiskPlan:
     path: tuple[Span, ...] = ()
     if goal is not None:
         path = roll_on_path(facts.cursor, _usable(facts), goal.id) or ()
-    state, reason = _state(facts, tree, line, goal, overdue)
+    state, reason = _state(facts, tree, times, ahead or line[-1:], goal, overdue)
     return DiskPlan(
         state=state,
         reason=reason,
@@ -175,7 +178,7 @@ def plan_disk(facts: DiskFacts, now: datetime) -> DiskPlan:
     )
 
 
-def counted_times(holdings: Iterable[Holding], tree: Ancestry) -> Mapping[PointId, datetime]:
+def counted_times(holdings: Iterable[Holding], tree: Ancestry) -> Times:
     """Tell from when the lag of each point counts.
 
     Args:
@@ -211,7 +214,7 @@ def reachable_later(cursor: Cursor, holdings: Iterable[Holding]) -> tuple[Point,
         holdings: the chain's images.
     """
     facts = DiskFacts(cursor, tuple(holdings))
-    tree = trace_ancestry(one.span for one in facts.holdings if _counts(one))
+    tree = trace_ancestry(one.span for one in facts.holdings)
     return _reached(facts, tuple(tree.points.values()))
 
 
@@ -225,25 +228,47 @@ def _usable(facts: DiskFacts) -> tuple[Span, ...]:
     return tuple(one.span for one in facts.holdings if one.is_proven and (blank or not one.span.is_base))
 
 
-def _line_of(facts: DiskFacts, tree: Ancestry) -> tuple[Point, ...]:
+def _line_of(facts: DiskFacts, tree: Ancestry, times: Times) -> tuple[Point, ...]:
     """Give the line that the disk follows, oldest first: the one that ends last of those that it can be on."""
     hi = facts.cursor.hi
-    if hi is not None and hi.id not in tree.points:
-        return (hi,)
+    if hi is None:
+        return tree.line_to(_last(_to_begin_with(facts, tree), times))
+    if hi.id not in tree.points:
+        return (hi, *_beyond_gap(tree, times, hi, hi))
+    line = tree.line_to(_last(_descendants(tree, hi), times))
+    return (*line, *_beyond_gap(tree, times, hi, line[-1]))
+
+
+def _to_begin_with(facts: DiskFacts, tree: Ancestry) -> Sequence[Point]:
+    """List the points of which one may be the first of a disk, or later on the same line."""
+    if facts.building is not None and facts.building in tree.points:
+        return _descendants(tree, tree.points[facts.building])
+    ways = ways_from_nothing(_usable(facts))
+    on_way = [point for point in tree.points.values() if point.id in ways]
+    if not on_way:
+        return tuple(tree.points.values())
     times = counted_times(facts.holdings, tree)
-    ends: Iterable[Point] = tree.points.values() if hi is None else _descendants(tree, hi)
-    if hi is None and facts.building is not None and facts.building in tree.points:
-        ends = _descendants(tree, tree.points[facts.building])
-    if hi is None:  # a line that verified images lead to goes before one that they do not
-        ways = ways_from_nothing(_usable(facts))
-        on_way = [point for point in ends if point.id in ways]
-        if on_way:
-            first = max(on_way, key=lambda point: (times[point.id], point.number, point.id))
-            ends = _descendants(tree, first)
-    ends = tuple(ends)
-    if not ends:
+    return _descendants(tree, _last(on_way, times))
+
+
+def _last(points: Iterable[Point], times: Times) -> Point:
+    return max(points, key=lambda point: (times.get(point.id, point.time), point.number, point.id))
+
+
+def _beyond_gap(tree: Ancestry, times: Times, hi: Point, last: Point) -> tuple[Point, ...]:
+    """Give the line that goes on somewhere after a point, with nothing that says how it hangs together."""
+    mine = {point.id for point in (tree.line_to(hi) if hi.id in tree.points else (hi,))}
+    based = {span.covers[0].id for span in tree.spans if span.is_base}
+    hanging: set[PointId] = set()
+    for point in tree.points.values():
+        parent = tree.parents.get(point.id)
+        is_root = parent is None and point.id not in mine and point.id not in based
+        if (is_root and point.number > last.number) or (parent is not None and parent.id in hanging):
+            hanging.add(point.id)
+    if not hanging:
         return ()
-    return tree.line_to(max(ends, key=lambda point: (times[point.id], point.number, point.id)))
+    end = _last((tree.points[identity] for identity in hanging), times)
+    return tuple(point for point in tree.line_to(end) if point.id in hanging)
 
 
 def _descendants(tree: Ancestry, point: Point) -> list[Point]:
@@ -298,7 +323,8 @@ def _nowhere(facts: DiskFacts) -> DiskPlan:
 def _state(
     facts: DiskFacts,
     tree: Ancestry,
-    line: Sequence[Point],
+    times: Times,
+    ahead: Sequence[Point],
     goal: Point | None,
     overdue: Sequence[Point],
 ) -> tuple[DiskState, str]:
@@ -308,7 +334,7 @@ def _state(
     if goal is not None:
         return (DiskState.BUILDING if cursor.is_blank else DiskState.ROLLING), f"to point {goal.number}"
     if cursor.is_blank:
-        return _held_up(facts, line[0], None)
+        return _held_up(facts, ahead[0], None)
     if too_large and too_large[0] is left[0]:
         size = too_large[0].volume_bytes
         return (
@@ -316,11 +342,11 @@ def _state(
             f"the volume has outgrown the disk: {size:,} bytes at point {left[0].number}",
         )
     if left or not cursor.is_closed:
-        return _held_up(facts, left[0] if left else line[-1], cursor.hi)
+        return _held_up(facts, left[0] if left else ahead[-1], cursor.hi)
     hi = cursor.points[-1]
-    if line[-1].number > hi.number:
-        return DiskState.WAITING, f"point {line[-1].number} is there already"
-    aside = _newer_elsewhere(facts, tree, hi)
+    if ahead[-1].number > hi.number:
+        return DiskState.WAITING, f"point {ahead[-1].number} is there already"
+    aside = _newer_elsewhere(tree, times, hi)
     if aside is not None:
         return (
             DiskState.NEEDS_FRESH,
@@ -329,14 +355,13 @@ def _state(
     return DiskState.UP_TO_DATE, ""
 
 
-def _newer_elsewhere(facts: DiskFacts, tree: Ancestry, hi: Point) -> Point | None:
+def _newer_elsewhere(tree: Ancestry, times: Times, hi: Point) -> Point | None:
     """Find the end of another line that is newer than ours."""
     if hi.id not in tree.points:
         return None
-    times = counted_times(facts.holdings, tree)
     mine = {point.id for point in _descendants(tree, hi)}
     others = [p for p in tree.points.values() if p.id not in mine and times[p.id] > times[hi.id]]
-    return max(others, key=lambda point: (times[point.id], point.number, point.id), default=None)
+    return _last(others, times) if others else None
 
 
 def _held_up(facts: DiskFacts, upto: Point, hi: Point | None) -> tuple[DiskState, str]:

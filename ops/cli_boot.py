@@ -69,6 +69,11 @@ def _own_options(command: _Command) -> _Command:
             type=click.Path(path_type=Path),
             help="File for what it writes: made, or gone on with. Else that is gone when it ends.",
         ),
+        click.option(
+            "--stay",
+            is_flag=True,
+            help="When it switches itself off, keep its disk: to be captured by --qmp.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -109,6 +114,7 @@ def boot(
     serial: Path | None,
     qmp: Path | None,
     kept: Path | None,
+    stay: bool,
     as_json: bool,
 ) -> None:
     """Start a virtual machine on a point in time, in seconds, straight from its images.
@@ -131,6 +137,7 @@ def boot(
             serial=None if here else serial,
             serial_here=here,
             control=(qmp,) if qmp is not None else (),
+            stays=stay,
         )
 
     with Interruption():
@@ -172,9 +179,11 @@ def _boot(
         served = stack.enter_context(served_in_background(disk, "serve"))
         guest = stack.enter_context(running_guest(machine, served.socket, overlay, tethered))
         _tell_running(chosen, machine, guest, as_json)
-        status = guest.wait()
-        if served.failure is not None:
-            click.echo(f"note: the guest met damage: {plain(str(served.failure))}", err=True)
+        try:
+            status = guest.wait()
+        finally:
+            if served.failure is not None:
+                click.echo(f"note: the guest met damage: {plain(str(served.failure))}", err=True)
         if status != 0:
             raise RestoreError(f"the machine ended with status {status}")
         if as_json:

@@ -70,7 +70,8 @@ class Machine:
         serial_here: whether the serial port is the terminal.
         firmware_log: file that gets what the firmware says; None for none.
         control: sockets on which qemu is to be controlled by QMP.
-        stays: whether it stands still when the guest switches itself off or restarts, so that its screen can be seen.
+        stays: whether it stands still when the guest switches itself off, rather than to end.
+        may_reset: whether the guest may restart; else that counts as switching itself off.
     """
 
     memory_mib: int = 2048
@@ -86,6 +87,7 @@ class Machine:
     firmware_log: Path | None = None
     control: tuple[Path, ...] = ()
     stays: bool = False
+    may_reset: bool = True
 
 
 _DISK_DEVICES: Final[Mapping[Bus, tuple[str, ...]]] = {
@@ -148,7 +150,8 @@ def machine_command(machine: Machine, accelerator: Accelerator, point: Path, ove
         *_screen(machine),
         *_ports(machine),
         *_network(machine),
-        *(("-action", "reboot=shutdown,shutdown=pause") if machine.stays else ()),
+        *(("-action", "shutdown=pause") if machine.stays else ()),
+        *(() if machine.may_reset else ("-action", "reboot=shutdown")),
     ]
 
 

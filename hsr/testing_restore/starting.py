@@ -80,7 +80,8 @@ def start_and_look(
             serial=folder / "console",
             serial_here=False,
             firmware_log=folder / "firmware",
-            stays=True,
+            stays=True,  # so that its last screen can be seen
+            may_reset=False,
         )
         with running_guest(machine, served.socket, overlay, tethered) as guest:
             watch = _Watch(guest, folder, waiting)

@@ -16,7 +16,7 @@ import pytest
 from storage.qmp import QmpClient
 from storage.scratch import runtime_folder, scratch_folder
 from tests.checks.serving import BOOT_SECTOR
-from tests.command import PROGRAM, in_this_process
+from tests.command import PROGRAM, in_own_process, in_this_process
 from tests.commands import run
 from tests.unit.tiny import TinyVolume
 from tests.waiting import wait_for
@@ -153,6 +153,33 @@ def test_others_control_it_and_it_ends_by_itself(startable: TinyVolume, tmp_path
             qmp.execute("quit")
         assert '"status": "ended"' in guest.process.communicate()[0]
         assert guest.process.returncode == 0
+
+
+OFF = bytes.fromhex("31c0 8ed8 baf803 be1a7c ac 84c0 7403 ee ebf8 ba0406 b80020 ef f4") + b"switching off\n\0"
+
+
+def test_a_guest_that_switches_itself_off_ends_it(tiny: TinyVolume) -> None:
+    tiny.put(0, OFF.ljust(510, b"\0") + b"\x55\xaa" + bytes(4 << 20))
+    tiny.capture()
+    with booted(tiny) as guest:
+        guest.hears("switching off")
+        assert '"status": "ended"' in guest.process.communicate()[0]
+        assert guest.process.returncode == 0
+
+
+def test_or_leaves_its_disk_to_be_captured(tiny: TinyVolume, tmp_path: Path) -> None:
+    tiny.put(0, OFF.ljust(510, b"\0") + b"\x55\xaa" + bytes(4 << 20))
+    tiny.capture()
+    control = tmp_path / "qmp"
+    with booted(tiny, "--stay", "--qmp", control) as guest:
+        with QmpClient(control) as qmp:
+            wait_for(lambda: "shutdown" in str(qmp.execute("query-status")), "it to be switched off")
+        ran = in_own_process("capture", "--qmp", control, "--node", "disk0", "--scratch", tmp_path,
+                             "--into", tiny.folder, "--volume", tiny.name)  # fmt: skip
+        assert ran.code == 0, str(ran)
+        guest.end()
+    tiny.states[1] = tiny.states[0]
+    tiny.check(1)
 
 
 def test_damage_is_told_of(startable: TinyVolume) -> None:

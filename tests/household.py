@@ -31,6 +31,7 @@ from storage.catalog.folders import add_folder, set_folder_settings
 from storage.catalog.headstart import disks_due
 from storage.catalog.holders import Holder
 from storage.catalog.models import Folder, Layer
+from storage.credentials import KEY_FILE, CredentialSeal
 
 VOLUME = "V"
 _TURNS_MAX = 200
@@ -96,6 +97,7 @@ class Household:
             engine_version="test",
             pace=Pace(settle_time=_AT_ONCE, hint_again=_AT_ONCE),
             holder=self._holder(),
+            seal=CredentialSeal(self.place / KEY_FILE),
         )
         self.context.throttle.set_percent(100)
         with self.catalog.write() as session:

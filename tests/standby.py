@@ -13,10 +13,12 @@ from hsr.rolling.disk import RollingDisk, read_standing
 from ops.job_notes import forget_notes, keep_notes
 from policies.cursor import Cursor
 from policies.points import Point
+from storage.capture import capture
 from storage.catalog.folders import all_folders
 from storage.catalog.headstart import JobTraits, add_job, all_jobs, jobs_with_disks, remove_job
 from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location, LocationKind
 from tests.household import VOLUME, Household, Source
+from tests.unit.tiny import Password
 
 SMALL_BYTES = 1 << 20
 
@@ -29,6 +31,7 @@ class StandBy:
     home: Household
     volume_bytes: int = SMALL_BYTES
     truth: dict[int, bytes] = field(default_factory=dict)
+    passwords: Password | None = None
 
     def __post_init__(self) -> None:
         self.source = Source(self.place / "volume.raw", self.volume_bytes)
@@ -37,7 +40,15 @@ class StandBy:
 
     def capture(self) -> Path:
         """Capture the volume as it is after some change; remember what it held."""
-        made = self.source.capture_into(self.home.folder, self.home.now)
+        self.source.change()
+        made = capture(
+            self.source.path,
+            self.home.folder,
+            VOLUME,
+            now=self.home.now,
+            encrypt=self.passwords is not None,
+            passwords=self.passwords,
+        ).path
         self.truth[len(self.truth)] = self.source.path.read_bytes()
         return made
 

@@ -22,9 +22,11 @@ from tests.command import Ran, in_this_process
 from tests.commands import run
 from tests.household import VOLUME, Household
 from tests.standby import StandBy
+from tests.unit.tiny import Password
 
 MORNING = datetime(2026, 3, 2, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+PASSWORD = b"open sesame, said Ali"
 
 
 class Office(StandBy):
@@ -222,3 +224,37 @@ def test_a_lost_catalogue_learns_of_jobs_from_their_folders(office: Office):
     assert office.stands_at().number > stood.number
     assert office.is_exact()
     assert not [event for event in office.home.events(EventKind.ROLLED_ON) if "built" in event.text]
+
+
+def test_an_encrypted_volume_takes_its_password_and_no_other(office: Office):
+    """It is sealed in the catalogue; once the volume's own was changed, the disk stops until the job is told."""
+    right, wrong = _secret(office, "right", PASSWORD), _secret(office, "wrong", b"guess")
+    office.passwords = Password(PASSWORD)
+    office.capture()
+    office.home.settle()
+    office.did("location", "add", "here", office.disks)
+    add = ["hsr", "add", "stand-by", office.home.folder, "--location", "here", "--subfolder", ""]
+    office.refused(*add, "--password-file", wrong, code=10)
+    office.refused(*add, code=10)
+    office.did(*add, "--password-file", right)
+    office.home.settle()
+    assert office.is_exact()
+    assert PASSWORD not in b"".join(path.read_bytes() for path in office.home.place.glob("catalogue.sqlite*"))
+    other = _secret(office, "other", b"quite another one")
+    change = ["password", "change", office.home.folder, "--volume", VOLUME]
+    office.did(*change, "--password-file", right, "--new-password-file", other)
+    office.passwords = Password(b"quite another one")
+    office.grow()
+    assert office.shown()["status"] == "stopped"
+    assert "password" in office.shown()["reason"]
+    office.did("hsr", "password", "stand-by", "--password-file", other)
+    office.home.settle()
+    assert office.stands_at().number == 1
+    assert office.is_exact()
+
+
+def _secret(office: Office, name: str, content: bytes) -> Path:
+    path = office.place / name
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return path

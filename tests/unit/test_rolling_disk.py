@@ -22,7 +22,6 @@ from policies.errors import (
     BusyError,
     ChainError,
     ConfigurationError,
-    DigestMismatchError,
     FormatError,
     GeometryError,
     MissingPointError,
@@ -31,6 +30,7 @@ from policies.errors import (
 )
 from storage import replay
 from storage.consolidate import consolidate
+from storage.image import ImageReader
 from tests.commands import tool
 from tests.disk_readers import CHECKABLE, blkid_says, qemu_driver, qemu_img, read_whole
 from tests.rolling_world import BLOCK, JOB, RollingWorld, make_world
@@ -146,39 +146,45 @@ def test_sources_that_were_rolled_up_are_not_needed(own_world, tmp_path):
         assert disk.read(0, ROOM) == world.truth(world.points[7]).ljust(ROOM, b"\0")
 
 
-def test_a_damaged_image_is_told_of_and_mended_by_the_same_or_a_wider_one(own_world, tmp_path):
-    world = own_world
+def damaged(image: Path, share: float) -> bytes:
+    """Give what an image holds, with a bit flipped somewhere in its frames."""
+    with ImageReader(image) as reader:
+        at = reader.frames_offset + int((reader.frames_bytes - 1) * share)
+    packed = bytearray(image.read_bytes())
+    packed[at] ^= 1
+    return bytes(packed)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_damaged_image_is_told_of_and_mended_by_the_same_or_a_wider_one(
+    own_world, tmp_path, monkeypatch, share
+):
+    monkeypatch.setattr(replay, "_STRIPE_BYTES", BLOCK)
+    world, path = own_world, tmp_path / "disk.vmdk"
     image = world.folder / "D_VOL-b001-i003-cd.spi"
-    good = image.read_bytes()
-    bad = bytearray(good)
-    bad[len(bad) // 3] ^= 1
-    with begun(world, tmp_path / "disk.vmdk", DiskKind.VMDK) as disk:
-        roll(disk, world, 0)
-        image.write_bytes(bad)
-        for _ in range(2):
-            with pytest.raises(FormatError) as caught:
-                disk.apply([image])
-            assert caught.value.path == str(image)
-            assert disk.cursor.points == (world.points[0], world.points[3])
-            assert world.allows(disk.cursor, disk.read(0, world.room_bytes))
-        with pytest.raises(MissingPointError):
-            disk.apply([world.folder / "D_VOL-b001-i001.spi"])
-        with pytest.raises(ConfigurationError, match="does not stand"):
-            disk.finalize(world.points[3])
-    with RollingDisk.open(tmp_path / "disk.vmdk") as disk:
-        assert disk.cursor.points == (world.points[0], world.points[3])
-        image.write_bytes(good)
-        disk.apply([image])
-        assert disk.read(0, ROOM) == world.truth(world.points[3]).ljust(ROOM, b"\0")
-    shutil.rmtree(tmp_path / SIDE_NAME)
-    (tmp_path / "disk.vmdk").unlink()
-    with begun(world, tmp_path / "disk.vmdk", DiskKind.VMDK) as disk:
-        roll(disk, world, 0)
-        image.write_bytes(bad)
-        with pytest.raises(DigestMismatchError):
-            disk.apply([image])
-        disk.apply([world.folder / "D_VOL-b001-i007-cm.spi"])
-        assert disk.read(0, ROOM) == world.truth(world.points[7]).ljust(ROOM, b"\0")
+    good, bad = image.read_bytes(), damaged(image, share)
+    torn = (world.points[0], world.points[3]) if share else (world.points[0],)
+    for way_on, number in ((image, 3), (world.folder / "D_VOL-b001-i007-cm.spi", 7)):
+        with begun(world, path, DiskKind.VMDK) as disk:
+            roll(disk, world, 0)
+            image.write_bytes(bad)
+            for _ in range(2):
+                with pytest.raises(FormatError) as caught:
+                    disk.apply([image])
+                assert caught.value.path == str(image)
+                assert disk.cursor.points == torn
+                assert world.allows(disk.cursor, disk.read(0, world.room_bytes))
+            if share:
+                with pytest.raises(MissingPointError):
+                    disk.apply([world.folder / "D_VOL-b001-i001.spi"])
+            with pytest.raises(ConfigurationError, match="does not stand"):
+                disk.finalize(world.points[3])
+        with RollingDisk.open(path) as disk:
+            assert disk.cursor.points == torn
+            image.write_bytes(good)
+            disk.apply([way_on])
+            assert disk.read(0, ROOM) == world.truth(world.points[number]).ljust(ROOM, b"\0")
+        discard(path)
 
 
 def test_a_damaged_image_while_building(own_world, tmp_path):

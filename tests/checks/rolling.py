@@ -15,10 +15,13 @@ from pathlib import Path
 from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
 from hsr.disks.side_files import SIDE_NAME
-from hsr.rolling.cursor_file import Phase
-from hsr.rolling.disk import read_standing
+from hsr.rolling.cursor_file import Phase, Place
+from hsr.rolling.disk import RollingDisk, read_standing
+from policies.cursor import roll_on_path
+from storage.chain import load_chain
 from tests.bed import Bed
-from tests.disk_readers import CHECKABLE, blkid_says, qemu_driver, qemu_img
+from tests.commands import is_clean_ext4
+from tests.disk_readers import CHECKABLE, blkid_says, qemu_driver, qemu_img, read_whole
 
 KINDS = tuple(kind for kind in DiskKind if kind is not DiskKind.DEVICE)
 ROOT = Path(__file__).parents[2]
@@ -59,6 +62,51 @@ def killed_rolling(bed: Bed, kills: int, kinds: Sequence[DiskKind] = KINDS) -> s
             break
     truth.unlink()
     return f"{done} kills in {lives} lives ({', '.join(f'{met[word]} {word}' for word in sorted(met))})"
+
+
+def finalized_everywhere(bed: Bed, kind: DiskKind, count: int = 5) -> str:
+    """Roll a disk forward point by point; finalize copies of it on the way, and the disk itself at the end.
+
+    Returns:
+        What was compared.
+    """
+    folder = bed.new_folder("everywhere")
+    path, truth = folder / "disk.img", folder / "truth.raw"
+    chain, replay = load_chain(bed.chain), bed.history.replay(truth)
+    chosen = sorted({bed.last * (number + 1) // count for number in range(count)})
+    room = max(span.end.volume_bytes for span in chain.spans)
+    copying_s = 0.0
+    chain_id = chain.images[0].header.chain_id
+    with RollingDisk.begin(path, kind, Place.whole(room), job_uid=bytes(16), chain_id=chain_id) as disk:
+        for number in bed.numbers:
+            point = chain.point(number)
+            images = roll_on_path(disk.cursor, chain.spans, point.id)
+            assert images is not None
+            disk.apply([chain.folder / span.name for span in images])
+            if number in chosen[:-1]:
+                copy = folder / "copy.img"
+                begin = time.monotonic()
+                assert disk.copy_at(point, copy)
+                copying_s += time.monotonic() - begin
+                replay.roll_to(number)
+                must_be(copy, kind, truth)
+                _must_be_clean(copy, kind, bed.history.states[number].clean)
+                content_path(copy, kind).unlink()
+                copy.unlink(missing_ok=True)
+        disk.finalize(point)
+    replay.roll_to(bed.last)
+    must_be(path, kind, truth)
+    with content_path(path, kind).open("rb") as file:
+        assert read_whole(file, kind, room) == truth.read_bytes(), (
+            f"{kind}: a second reader reads something else"
+        )
+    shutil.rmtree(folder)
+    return f"{kind} at points {', '.join(map(str, chosen))}, copies {copying_s:.1f} s"
+
+
+def _must_be_clean(path: Path, kind: DiskKind, clean: bool) -> None:
+    if kind is DiskKind.RAW:
+        assert is_clean_ext4(path) is clean
 
 
 def _command(bed: Bed, path: Path, kind: DiskKind, folder: Path, goals: Sequence[int]) -> list[str]:

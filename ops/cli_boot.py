@@ -180,7 +180,7 @@ def _boot(
         guest = stack.enter_context(running_guest(machine, served.socket, overlay, tethered))
         _tell_running(chosen, machine, guest, as_json)
         try:
-            status = guest.wait()
+            status = guest.wait(lambda words: click.echo(f"note: {words}", err=True))
         finally:
             if served.failure is not None:
                 click.echo(f"note: the guest met damage: {plain(str(served.failure))}", err=True)

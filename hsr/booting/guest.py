@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,8 @@ from storage.scratch import scratch_folder
 _READY_S: Final = 60.0
 _END_S: Final = 10.0
 _LOOK_S: Final = 0.02
+_ROOM_S: Final = 1.0
+_NO_ROOM: Final = "io-error"
 
 
 class Guest:
@@ -42,19 +44,44 @@ class Guest:
         self.ready_s = time.monotonic() - started_s
 
     @property
+    def lacks_room(self) -> bool:
+        """Whether it stands still since there is no room for what it writes."""
+        return self._status() == _NO_ROOM
+
+    @property
     def is_running(self) -> bool:
         """Whether it runs: it has neither ended nor been switched off."""
-        if self._process.poll() is not None:
-            return False
+        return self._process.poll() is None and self._status() == "running"
+
+    def wait(self, tell: Callable[[str], None]) -> int:
+        """Wait until it ends, by itself or since somebody told it to.
+
+        Where there is no room for what it writes, it stands still, and goes on when there is.
+
+        Args:
+            tell: told, in words, when it begins to stand still.
+
+        Returns:
+            Its status.
+        """
+        was_full = False
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(_ROOM_S)
+            is_full = self.lacks_room
+            if is_full and not was_full:
+                tell("there is no room for what the guest writes; it stands still until there is")
+            if is_full:
+                with contextlib.suppress(SourceError):
+                    self.control.execute("cont")
+            was_full = is_full
+
+    def _status(self) -> object:
         try:
             told = self.control.execute("query-status")
         except SourceError:  # it is just ending
-            return False
-        return isinstance(told, dict) and told.get("running") is True
-
-    def wait(self) -> int:
-        """Wait until it ends, by itself or since somebody told it to; return its status."""
-        return self._process.wait()
+            return None
+        return told.get("status") if isinstance(told, dict) else None
 
     def screenshot(self, path: Path, kind: str) -> None:
         """Have what is on its screen written to a file.

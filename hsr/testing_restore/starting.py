@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hsr.exchange.qemu import Tether
 from hsr.serving.background import served_in_background
 from hsr.serving.readable import Readable
 from hsr.testing_restore.record import Ending, StartCheck
-from policies.errors import RollforwardError, SourceError
+from policies.errors import RestoreError, RollforwardError, SourceError
 from storage.scratch import scratch_folder
 
 _LOOK_S: Final = 0.25
@@ -63,7 +64,7 @@ def start_and_look(
 
     Raises:
         ConfigurationError: qemu is not installed.
-        RestoreError: the machine cannot be made.
+        RestoreError: the machine cannot be made, or there is no room for what it writes.
 
     Crash: the guest ends with this process; scratch folders, which the next command sweeps away.
     """
@@ -114,6 +115,12 @@ class _Watch:
             self._listen()
             if self._found:
                 return self._found
+            if self._guest.lacks_room:
+                raise RestoreError(
+                    "there is no room for what the guest writes",
+                    path=tempfile.gettempdir(),
+                    hint="Let TMPDIR name a folder that has some.",
+                )
             if not is_running:
                 return Ending.ENDED
             if _NOTHING_STARTS in _content(self._folder / "firmware"):

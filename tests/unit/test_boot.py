@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -18,7 +20,8 @@ from storage.scratch import runtime_folder, scratch_folder
 from tests.checks.serving import BOOT_SECTOR
 from tests.command import PROGRAM, in_own_process, in_this_process
 from tests.commands import run
-from tests.unit.tiny import TinyVolume
+from tests.loop import needs_root
+from tests.unit.tiny import Password, TinyVolume
 from tests.waiting import wait_for
 
 SECTOR = BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa"
@@ -54,11 +57,14 @@ class Booted:
 
 
 @contextlib.contextmanager
-def booted(volume: TinyVolume, *options: str | Path) -> Iterator[Booted]:
+def booted(volume: TinyVolume, *options: str | Path, errors: Path | None = None) -> Iterator[Booted]:
     serial = volume.folder.parent / "console"
     command = [PROGRAM, "boot", str(volume.folder), "--volume", volume.name, "--serial", str(serial), "--json",
                "--accelerator", "tcg", "--memory", "64", *map(str, options)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        (errors or Path(os.devnull)).open("w") as complaints,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+    ):
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
@@ -180,6 +186,58 @@ def test_or_leaves_its_disk_to_be_captured(tiny: TinyVolume, tmp_path: Path) -> 
         guest.end()
     tiny.states[1] = tiny.states[0]
     tiny.check(1)
+
+
+WRITES = (
+    bytes.fromhex(
+        "31c08ed88ec08ed0bc007cbe557ce8380031ff83c740505050576a0068007c6a406a1089e6b280b80043cd"
+        "13b800008d6410720b81ffc03f72d9be667ceb03be737ce80400faf4ebfcbaf803ac84c07403eeebf8c3"
+    )
+    + b"begins to write\n\0has written\n\0was refused\n\0"
+)
+"""Writes 8 MiB, 32 KiB at once."""
+
+
+@needs_root
+def test_a_full_disk_lets_it_stand_still_until_there_is_room(tiny: TinyVolume, tmp_path: Path) -> None:
+    tiny.put(0, WRITES.ljust(510, b"\0") + b"\x55\xaa" + bytes(10 << 20))
+    tiny.capture()
+    room = tmp_path / "room"
+    room.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=3M", "tmpfs", str(room))
+    told = tmp_path / "errors"
+    try:
+        with patch.dict(os.environ, {"TMPDIR": str(room)}), booted(tiny, errors=told) as guest:
+            guest.hears("begins to write")
+            wait_for(lambda: "no room" in told.read_text(), "the command to say so")
+            assert "was refused" not in guest.serial.read_text()
+            run("mount", "-o", "remount,size=64M", str(room))
+            guest.hears("has written")
+            guest.end()
+        assert told.read_text().count("no room") == 1
+        run("mount", "-o", "remount,size=3M", str(room))
+        with patch.dict(os.environ, {"TMPDIR": str(room)}):
+            options = ("--boot", "--marker", "has written", "--accelerator", "tcg", "--memory", "64")
+            ran = in_own_process("test-restore", tiny.folder, "--volume", tiny.name, *options)
+        assert ran.code == 6
+        assert "no room" in ran.errors
+    finally:
+        run("umount", str(room))
+    tiny.check()
+
+
+def test_an_encrypted_point_is_started_and_its_password_is_nobodys(quick_path: Path) -> None:
+    volume = TinyVolume(quick_path / "locked", password=Password(b"open sesame"))
+    volume.put(0, SECTOR + bytes(4 << 20))
+    volume.capture()
+    password = quick_path / "password"
+    password.write_bytes(b"open sesame")
+    password.chmod(0o600)
+    with booted(volume, "--password-file", password) as guest:
+        guest.hears()
+        for pid in (guest.process.pid, guest.machine):
+            for entry in ("cmdline", "environ"):
+                assert b"sesame" not in Path(f"/proc/{pid}/{entry}").read_bytes()
 
 
 def test_damage_is_told_of(startable: TinyVolume) -> None:

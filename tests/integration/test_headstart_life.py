@@ -11,7 +11,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from actors.headstart import _begin, how_many
+from actors.headstart_disk import bring_to_goal
 from actors.headstart_errand import bring_to, copy_disk, finalize_disk, held_disk, look_at_disk
+from actors.headstart_view import load_disk
 from policies.ancestry import trace_ancestry
 from policies.cursor import roll_on_path
 from policies.headstart import DiskState, counted_times, reachable_later
@@ -37,7 +40,7 @@ class StandByLife(RuleBasedStateMachine):
         )
         self.home = Household(self.place / "home", BEGIN)
         self.standby = StandBy(self.place, self.home, VOLUME_BYTES)
-        self.lag, self.kind, self.jobs = lag * HOUR, kind, 0
+        self.lag, self.kind, self.jobs, self.kills = lag * HOUR, kind, 0, 0
         self.home.set_layer({"retention": {"keep_intraday_days": 2}})
         self.standby.capture()
         self.add_job()
@@ -85,6 +88,47 @@ class StandByLife(RuleBasedStateMachine):
         self.home.lose_catalogue()
         self.home.set_layer({"retention": {"keep_intraday_days": 2}})
         self.home.settle()
+
+    @precondition(lambda self: self.kills < 2)
+    @rule(polls=st.integers(0, 6), days=st.integers(0, 4))
+    def the_worker_is_killed_in_the_middle(self, polls: int, days: int) -> None:
+        """It rests where it was left while days pass, and what it was left with retires; then it goes on."""
+        self.home.now += HOUR
+        self.standby.capture()
+        self.home.scan()
+        self.home.drain()
+        self.home.now += self.lag
+        if not self.leave_half_done(polls):
+            return self.home.settle()
+        self.kills += 1
+        self.home.reopen()
+        self.standby.set_state(JobState.PAUSED)
+        for _ in range(days):
+            self.home.now = self.home.now.replace(hour=5) + timedelta(days=1)
+            self.home.settle()
+            self.nothing_that_it_needs_is_gone()
+        self.standby.set_state(JobState.ENABLED)
+        self.home.plan_anew()
+        return self.home.settle()
+
+    def leave_half_done(self, polls: int) -> bool:
+        """Begin what is due for the disk, and do some of it; tell whether anything was."""
+        context, left = self.home.context, [polls]
+
+        def stopping() -> bool:
+            left[0] -= 1
+            return left[0] < 0
+
+        self.home.plan_anew()
+        view = load_disk(context, self.standby.row().id)
+        if view is None or view.plan.goal is None:
+            return False
+        with context.catalog.write() as session:
+            task = _begin(context, session, view)
+        if isinstance(task, bool):
+            return False
+        bring_to_goal(context.seal, view, how_many(view), no_progress, stopping)
+        return True
 
     @rule()
     def somebody_tests_a_copy(self) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import actors.headstart
+from actors.at_work import AtWork
 from actors.headstart import roll_disk
 from hsr.disks.medium import LocalMedium
 from policies.attempts import FIRST_WAIT
 from policies.errors import RestoreError
 from policies.headstart import DiskState
-from storage.catalog import EventKind
+from storage.catalog import Catalog, EventKind
 from storage.catalog.claims import stored_claims
 from storage.catalog.headstart import disks_of_job, find_job
 from storage.catalog.headstart_models import JobState
@@ -173,3 +176,33 @@ def test_a_folder_that_is_lost_stops_the_disk_and_it_goes_on(standby: StandBy):
     home.settle()
     assert standby.stands_at().number == 1
     assert standby.is_exact()
+
+
+def test_workers_that_begin_together_do_each_step_once(standby: StandBy):
+    home = begun(standby).home
+    for _ in range(4):
+        home.now += HOUR
+        standby.capture()
+    home.scan()
+    home.drain()
+    disk_id = standby.row().id
+    catalogs = [Catalog(home.catalog.url) for _ in range(4)]
+    together = threading.Barrier(len(catalogs))
+
+    def work(catalog: Catalog) -> None:
+        together.wait()
+        roll_disk(replace(home.context, catalog=catalog, at_work=AtWork()), home.inbox, disk_id)
+
+    threads = [threading.Thread(target=work, args=(catalog,)) for catalog in catalogs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for catalog in catalogs:
+        catalog.close()
+    home.settle()
+    assert standby.stands_at().number == 4
+    assert standby.is_exact()
+    told = [event.text for event in home.events(EventKind.ROLLED_ON)]
+    assert len(told) == len(set(told)) == 5
+    assert not home.events(EventKind.FAILED)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ops.clock import machine_now
+from ops.config_document import address_fault, name_fault, plain_address
 from ops.folder_place import known_path, refuse_missing
 from ops.job_notes import keep_notes
 from ops.keeping import Change
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from ops.catalogue_access import Desk
-    from ops.config_document import Login
-
-NAME_MAX: Final = 100
-"""Longest name of a location or job, in letters."""
+    from ops.config_document import LocationEntry, Login
+    from ops.keeping import Keeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +113,44 @@ class LocationKeeping:
         self._note(name, changes)
         return changes
 
+    def apply(self, entry: LocationEntry, keeping: Keeping) -> list[Change]:
+        """Make a location what an entry of a file says; it is defined if it is not known.
+
+        Args:
+            entry: the location; its folder need not be there at present.
+            keeping: seals credentials.
+        """
+        location, subject = find_location(self._session, entry.name), _subject(entry.name)
+        before = (location.path, location.address) if location is not None else ("none", "")
+        if location is None:
+            location = Location(name=entry.name, kind=LocationKind.LOCAL, path=entry.path, address="")
+            self._session.add(location)
+        after = (entry.path, entry.address)
+        changes = [
+            Change(subject, what, old or "none", new or "none")
+            for what, old, new in zip(("path", "address"), before, after, strict=True)
+            if old != new
+        ]
+        location.path, location.address = after
+        location.kind = LocationKind.SMB if entry.address else LocationKind.LOCAL
+        location.credentials, sealed = keeping.sealed(location.credentials, entry.login, subject)
+        changes += sealed
+        self._session.flush()
+        if changes:
+            location_changed(self._session, location.id)
+            if not keeping.is_dry_run:
+                for job in jobs_at(self._session, location.id):
+                    keep_notes(self._session, job)
+        self._note(entry.name, changes)
+        return changes
+
     def _apply(self, location: Location, wishes: LocationWishes) -> list[Change]:
         subject, changes = _subject(location.name), []
         if wishes.address is not None and wishes.address != location.address:
-            address = checked_address(wishes.address)
+            fault = address_fault(wishes.address)
+            if fault is not None:
+                raise ConfigurationError(fault, path="the command line")
+            address = plain_address(wishes.address)
             changes.append(Change(subject, "address", location.address or "none", address or "none"))
             location.address = address
             location.kind = LocationKind.SMB if address else LocationKind.LOCAL
@@ -169,28 +202,9 @@ def refuse_name(name: str, what: str) -> None:
     Raises:
         ConfigurationError: it is empty, too long, or has letters that nobody sees.
     """
-    if not name.strip() or name != name.strip() or len(name) > NAME_MAX or not name.isprintable():
-        raise ConfigurationError(
-            f"{name!r} is no name for a {what}",
-            path="the command line",
-            expected=f"1 to {NAME_MAX} letters that can be seen, none of them a space at an end",
-        )
-
-
-def checked_address(address: str) -> str:
-    """Return the address of a share, with slashes; empty for none.
-
-    Raises:
-        ConfigurationError: it is no address of a share.
-    """
-    plain = address.replace("\\", "/").removeprefix("smb:").rstrip("/")
-    if plain and (
-        not plain.startswith("//") or plain.count("/") < 3 or "///" in plain or not plain.isprintable()
-    ):
-        raise ConfigurationError(
-            f"address {address!r} is none of a share", path="the command line", expected="//SERVER/SHARE"
-        )
-    return plain
+    fault = name_fault(name)
+    if fault is not None:
+        raise ConfigurationError(f"{what}: {fault}", path="the command line")
 
 
 def _checked(path: Path) -> Path:

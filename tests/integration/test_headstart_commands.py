@@ -258,3 +258,29 @@ def _secret(office: Office, name: str, content: bytes) -> Path:
     path.write_bytes(content)
     path.chmod(0o600)
     return path
+
+
+def test_locations_stand_in_the_file_of_settings(office: Office):
+    """Applied, it changes them for all jobs; what it does not name stays."""
+    office.begin()
+    file = office.place / "rollforward.toml"
+    assert office.do("config", "export", file).code == 0
+    assert not office.did("config", "apply", file)
+    there = office.place / "there"
+    shutil.copytree(office.disks, there)
+    text = file.read_text()
+    assert f'path = "{office.disks}"' in text
+    added = '\n[[location]]\nname = "nas"\npath = "/mnt/nas"\naddress = "//nas/disks"\n'
+    file.write_text(text.replace(f'path = "{office.disks}"', f'path = "{there}"') + added)
+    planned = office.did("config", "apply", file, "--dry-run")
+    assert office.did("location", "show", "here")[0]["path"] == str(office.disks)
+    done = office.did("config", "apply", file)
+    assert [one["after"] for one in planned] == [one["after"] for one in done]
+    assert {one["name"]: one["path"] for one in office.did("location", "list")} == {
+        "here": str(there),
+        "nas": "/mnt/nas",
+    }
+    office.grow()
+    assert office.shown()["number"] == 1
+    file.write_text(file.read_text().replace('"/mnt/nas"', '"mnt"'))
+    assert "line " in office.refused("config", "apply", file)

@@ -26,7 +26,7 @@ _BLKZEROOUT: Final = 0x127F
 _SECTOR_BYTES: Final = 512
 _FICLONE: Final = 0x40049409
 _COPY_BYTES: Final = 16 << 20
-_UNCLONABLE: Final = {errno.EXDEV, errno.ENOTTY, errno.EBADF, errno.EPERM}
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _SEND_BYTES: Final = 4 << 20
 """The kernel is told to begin with so much; it would wait for seconds, or for a sync."""
 _SEND_ONLY: Final = 2
@@ -168,10 +168,10 @@ class LocalMedium:
             try:
                 fcntl.ioctl(write_fd, _FICLONE, read_fd)
             except OSError as error:
-                if error.errno not in _UNSUPPORTED | _UNCLONABLE:
-                    raise
                 target.unlink()
-                return False
+                if error.errno in _FULL:
+                    raise
+                return False  # file systems and servers have many words for what they cannot do
             os.fsync(write_fd)
             return True
 
@@ -330,7 +330,7 @@ def _copy_piece(read_fd: int, write_fd: int, at: int, size: int) -> None:
         try:
             done = os.copy_file_range(read_fd, write_fd, size, at, at)
         except OSError as error:
-            if error.errno not in _UNSUPPORTED | _UNCLONABLE:
+            if error.errno in _FULL:
                 raise
             piece = os.pread(read_fd, size, at)
             _write_all(write_fd, [memoryview(piece)], at)
@@ -386,7 +386,7 @@ def _refusals(path: Path, offset: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in _FULL
         raise RestoreError(
             "the disk is full" if full else f"cannot be used: {error.strerror}",
             path=str(path),

@@ -292,6 +292,8 @@ class RollingDisk:
             raise MissingPointError(
                 "is a base, and this disk holds points already", path=str(layer.path), hint=BUILD_ANEW
             )
+        if not span.ascends:
+            raise FormatError("its points are not in order", path=str(layer.path))
         wide = self.cursor.widened(span)
         writer = VolumeWriter(self._disk, self._standing.place, overlay, BlockReader(overlay, key))
         with writer.decoding() as parcels:  # it begins now, beside the syncing of the cursor

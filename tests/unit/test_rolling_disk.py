@@ -33,8 +33,9 @@ from storage.consolidate import consolidate
 from storage.image import ImageReader
 from tests.commands import tool
 from tests.disk_readers import CHECKABLE, blkid_says, qemu_driver, qemu_img, read_whole
+from tests.loop import needs_root, small_file_system
 from tests.rolling_world import BLOCK, JOB, RollingWorld, make_world
-from tests.unit.tiny import Password
+from tests.unit.tiny import Password, fill
 
 KINDS = [kind for kind in DiskKind if kind is not DiskKind.DEVICE]
 ROOM = 40 * BLOCK
@@ -367,6 +368,25 @@ def test_a_finalized_disk(world, tmp_path):
     finalize_at(path, world.points[1])
     assert read_standing(path) is None
     must_be(path, DiskKind.QCOW2, world.truth(world.points[1]), ROOM, tmp_path)
+
+
+@needs_root
+@pytest.mark.parametrize("kind", [DiskKind.RAW, DiskKind.VHDX, DiskKind.QCOW2])
+def test_a_full_disk_is_told_of_and_gone_on_with(world, kind, tmp_path):
+    with small_file_system(tmp_path, 24 << 20) as place:
+        path, tight = place / "disk.img", place / "filler"
+        disk = begun(world, path, kind)
+        for number in (0, 1, 7):
+            fill(place, 0)
+            with disk, pytest.raises(RestoreError, match="full"):
+                roll(disk, world, number)
+            tight.unlink()
+            disk = RollingDisk.open(path)
+            roll(disk, world, number)
+            assert disk.read(0, ROOM) == world.truth(world.points[number]).ljust(ROOM, b"\0")
+        with disk:
+            disk.finalize(world.points[7])
+        must_be(path, kind, world.truth(world.points[7]), ROOM, tmp_path)
 
 
 @pytest.fixture

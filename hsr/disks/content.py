@@ -13,6 +13,8 @@ from hsr.disks.side_files import DiskMap
 from storage import kernels
 
 _HOLE_BYTES: Final = 64 << 10
+_BLOCKS_AT_ONCE: Final = 1 << 20
+"""Blocks that are looked at together: the arrays of a large disk's would fill the memory."""
 
 
 class Content(Protocol):
@@ -129,16 +131,14 @@ class SlottedContent:
 
     def zero(self, start: int, stop: int) -> None:
         """Zero a range; blocks without slots are zero already; see `Content`."""
-        if start >= stop:
-            return
-        size = self._slots.block_bytes
-        first = start // size
-        blocks = first + np.flatnonzero(self._used[first : -(-stop // size)] >= 0)
-        places = self._places(self._used[blocks])
-        lows, highs = np.maximum(blocks * size, start), np.minimum((blocks + 1) * size, stop)
-        offsets = places + lows - blocks * size
-        for offset, length in _joined(offsets, highs - lows):
-            self._file.zero(offset, length)
+        unit = self._slots.block_bytes
+        for first in range(start // unit, -(-stop // unit) if start < stop else 0, _BLOCKS_AT_ONCE):
+            low, high = max(start, first * unit), min(stop, (first + _BLOCKS_AT_ONCE) * unit)
+            blocks = first + np.flatnonzero(self._used[first : -(-high // unit)] >= 0)
+            lows, highs = np.maximum(blocks * unit, low), np.minimum((blocks + 1) * unit, high)
+            offsets = self._places(self._used[blocks]) + lows - blocks * unit
+            for offset, length in _joined(offsets, highs - lows):
+                self._file.zero(offset, length)
 
     def read(self, offset: int, size: int) -> bytes:
         """Read, block by block; see `Content`."""

@@ -295,10 +295,11 @@ class RollingDisk:
         if not span.ascends:
             raise FormatError("its points are not in order", path=str(layer.path))
         wide = self.cursor.widened(span)
+        filled_bytes = max(point.volume_bytes for point in self.cursor.points)
         writer = VolumeWriter(self._disk, self._standing.place, overlay, BlockReader(overlay, key))
         with writer.decoding() as parcels:  # it begins now, beside the syncing of the cursor
             self._note(replace(self._standing, cursor=wide))
-            writer.zero_from(span.zero_from_bytes)
+            writer.zero(span.zero_from_bytes, filled_bytes)  # beyond that it is zero at all of its points
             for parcel in parcels:
                 writer.write_seen(parcel)
                 told.add(parcel.stored_bytes)

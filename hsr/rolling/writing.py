@@ -34,10 +34,12 @@ class VolumeWriter:
         self._disk, self._place, self._overlay, self._reader = disk, place, overlay, reader
         self.written_bytes = 0
 
-    def zero_from(self, volume_offset: int) -> None:
-        """Zero the volume's room from one of its bytes on."""
-        stop = self._place.offset_bytes + self._place.room_bytes
-        self._disk.zero(min(self._place.offset_bytes + volume_offset, stop), stop)
+    def zero(self, start: int, stop: int) -> None:
+        """Zero a range of the volume's room; nothing, if it ends before it begins."""
+        base = self._place.offset_bytes
+        stop = min(stop, self._place.room_bytes)
+        if start < stop:
+            self._disk.zero(base + start, base + stop)
 
     def zero_disk_from(self, volume_offset: int) -> None:
         """Zero the disk from a byte of the volume on; all of it, if that is the first one."""

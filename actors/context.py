@@ -79,6 +79,7 @@ class AgentContext:
         outage: what is known of the catalogue's absence.
         at_work: what threads of this process are at.
         seal: opens the passwords that the catalogue holds; None where that is not asked of it.
+        is_quiet: whether what goes into the event log is not said as well: a command says what it did itself.
     """
 
     catalog: Catalog
@@ -93,6 +94,7 @@ class AgentContext:
     outage: Outage = field(default_factory=Outage)
     at_work: AtWork = field(default_factory=AtWork)
     seal: CredentialSeal | None = None
+    is_quiet: bool = False
 
     def moment(self) -> Moment:
         """Read both clocks."""
@@ -158,6 +160,8 @@ class AgentContext:
             chain_id=chain_id,
             facts=facts,
         )
+        if self.is_quiet:
+            return
         emit = _log.warning if kind in _LOUD else _log.info
         fields = {"subject": subject, "text": text, "folder": folder_id, "chain": chain_id, **(facts or {})}
         _once_committed(session, lambda: emit(kind.value, **fields))

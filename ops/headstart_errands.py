@@ -91,6 +91,8 @@ def chosen_disks(
         for volume, (_, disk, _) in known.items()
         if may_be_finalized or disk.state is not DiskState.FINALIZED
     ]
+    if not wanted:
+        raise ConfigurationError(f"all disks of job {job!r} are finalized")
     return [
         ChosenDisk(known[one][1].id, job, one, disk_path(known[one][2], known[one][0], known[one][1]))
         for one in dict.fromkeys(wanted)
@@ -108,7 +110,7 @@ class Errand:
     def __init__(self, desk: Desk, *, quiet: bool) -> None:
         self._quiet = quiet
         self._context = AgentContext(
-            desk.catalog, desk.clock, machine_now, version("rollforward"), seal=desk.seal
+            desk.catalog, desk.clock, machine_now, version("rollforward"), seal=desk.seal, is_quiet=True
         )
 
     def begin_anew(self, chosen: ChosenDisk) -> None:

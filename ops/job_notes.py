@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
+import click
 
+from ops.words import plain
 from policies.errors import RollforwardError
 from storage.catalog.headstart_models import HeadStartJob
 from storage.catalog.job_memory import note_of
@@ -15,8 +16,6 @@ from storage.job_notes import remove_job_note, write_job_note
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
-
-_log = structlog.get_logger("headstart")
 
 
 def keep_notes(session: Session, job: HeadStartJob) -> None:
@@ -32,7 +31,7 @@ def keep_notes(session: Session, job: HeadStartJob) -> None:
     try:
         write_job_note(Path(folder.path), note_of(session, job))
     except RollforwardError as error:
-        _log.warning("a folder does not remember its HeadStart job", job=job.name, reason=str(error))
+        _tell(f"the folder does not remember job {job.name!r}, should the catalogue be lost: {error}")
 
 
 def forget_notes(session: Session, job: HeadStartJob) -> None:
@@ -41,4 +40,8 @@ def forget_notes(session: Session, job: HeadStartJob) -> None:
     try:
         remove_job_note(Path(folder.path), job.uid)
     except RollforwardError as error:
-        _log.warning("a folder does not forget its HeadStart job", job=job.name, reason=str(error))
+        _tell(f"the folder still remembers job {job.name!r}: {error}")
+
+
+def _tell(words: str) -> None:
+    click.secho(f"  {plain(words)}", fg="yellow", err=True)

@@ -64,7 +64,7 @@ Examples:
   rollforward test-restore /backup --volume SYSTEM --boot --wrap mbr --settled 30 --json
 
 \b
-It ends with 0 if all is good, else with 1.
+It ends with 0 if all is good, else with 1. A screen that settled is for you to look at.
 """,
 )
 @point_options

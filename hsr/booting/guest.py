@@ -53,6 +53,11 @@ class Guest:
         """Whether it runs: it has neither ended nor been switched off."""
         return self._process.poll() is None and self._status() == "running"
 
+    def go(self) -> None:
+        """Have it go, if it waits for that; its time counts from now on."""
+        self.started_s = time.monotonic()
+        self.control.execute("cont")
+
     def wait(self, tell: Callable[[str], None]) -> int:
         """Wait until it ends, by itself or since somebody told it to.
 
@@ -132,7 +137,7 @@ def _started(
     with scratch_folder("guest") as folder:
         control = folder / "qmp.sock"
         machine = replace(machine, control=(control, *machine.control))
-        words = machine_command(machine, accelerator, point, overlay.name)
+        words = machine_command(machine, accelerator, point, overlay.name, folder)
         started_s = time.monotonic()
         process = begin_tool(
             tethered(*words, *overlay.options), fds=overlay.fds, at_terminal=machine.serial_here

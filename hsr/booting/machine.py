@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,11 +23,12 @@ _KVM_GET_API_VERSION: Final = 0xAE00
 _KVM_CREATE_VM: Final = 0xAE01
 _KVM_VERSION: Final = 12
 _VNC_FIRST_PORT: Final = 5900
-_FIRMWARE: Final = (
-    Path("/usr/share/OVMF/OVMF_CODE_4M.fd"),
-    Path("/usr/share/OVMF/OVMF_CODE.fd"),
-    Path("/usr/share/edk2/ovmf/OVMF_CODE.fd"),
+_UEFI: Final = (
+    (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+    (Path("/usr/share/OVMF/OVMF_CODE.fd"), Path("/usr/share/OVMF/OVMF_VARS.fd")),
+    (Path("/usr/share/edk2/ovmf/OVMF_CODE.fd"), Path("/usr/share/edk2/ovmf/OVMF_VARS.fd")),
 )
+"""Where distributions put UEFI firmware: its code, and what it remembers before the first start."""
 
 
 class Accelerator(StrEnum):
@@ -70,6 +72,7 @@ class Machine:
         serial_here: whether the serial port is the terminal.
         firmware_log: file that gets what the firmware says; None for none.
         control: sockets on which qemu is to be controlled by QMP.
+        waits: whether it does nothing until it is told to go.
         stays: whether it stands still when the guest switches itself off, rather than to end.
         may_reset: whether the guest may restart; else that counts as switching itself off.
     """
@@ -86,6 +89,7 @@ class Machine:
     serial_here: bool = False
     firmware_log: Path | None = None
     control: tuple[Path, ...] = ()
+    waits: bool = False
     stays: bool = False
     may_reset: bool = True
 
@@ -112,7 +116,9 @@ def promising_accelerators() -> tuple[Accelerator, ...]:
     return (Accelerator.TCG,)
 
 
-def machine_command(machine: Machine, accelerator: Accelerator, point: Path, overlay: str) -> list[str]:
+def machine_command(
+    machine: Machine, accelerator: Accelerator, point: Path, overlay: str, folder: Path
+) -> list[str]:
     """Return the command line of a machine.
 
     Args:
@@ -120,6 +126,7 @@ def machine_command(machine: Machine, accelerator: Accelerator, point: Path, ove
         accelerator: what runs it.
         point: the NBD socket from which its disk is read.
         overlay: the qcow2 file that it is written to.
+        folder: for what firmware remembers while the machine runs.
 
     Raises:
         ConfigurationError: qemu, or the firmware, is not installed.
@@ -144,12 +151,13 @@ def machine_command(machine: Machine, accelerator: Accelerator, point: Path, ove
         *("-cpu", "host" if accelerator is Accelerator.KVM else "max"),
         *("-smp", str(machine.processors), "-m", f"{machine.memory_mib}M"),
         *_confinement(machine),
-        *_firmware(machine),
+        *_firmware(machine, folder),
         *(word for node in nodes for word in ("-blockdev", json.dumps(node))),
         *(word.format(disk=disk) for word in _DISK_DEVICES[machine.bus]),
         *_screen(machine),
         *_ports(machine),
         *_network(machine),
+        *(("-S",) if machine.waits else ()),
         *(("-action", "shutdown=pause") if machine.stays else ()),
         *(() if machine.may_reset else ("-action", "reboot=shutdown")),
     ]
@@ -162,13 +170,18 @@ def _confinement(machine: Machine) -> tuple[str, ...]:
     return ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 
 
-def _firmware(machine: Machine) -> list[str]:
+def _firmware(machine: Machine, folder: Path) -> list[str]:
     if machine.firmware is Firmware.BIOS:
         return []
-    for code in _FIRMWARE:
-        if code.exists():
-            node = {"driver": "file", "node-name": "firmware", "filename": str(code), "read-only": True}
-            return ["-blockdev", json.dumps(node), "-machine", "pflash0=firmware"]
+    for code, memory in _UEFI:
+        if code.exists() and memory.exists():
+            own = Path(shutil.copyfile(memory, folder / "firmware-memory"))
+            nodes = (
+                {"driver": "file", "node-name": "firmware", "filename": str(code), "read-only": True},
+                {"driver": "file", "node-name": "memory", "filename": str(own)},
+            )
+            blocks = [word for node in nodes for word in ("-blockdev", json.dumps(node))]
+            return [*blocks, "-machine", "pflash0=firmware,pflash1=memory"]
     raise ConfigurationError("UEFI firmware is not installed", hint="On Debian, the package is ovmf.")
 
 

@@ -66,8 +66,8 @@ class StartCheck:
 
     @property
     def verdict(self) -> Verdict:
-        """Good if it came to what was waited for."""
-        return Verdict.GOOD if self.ending in (Ending.MARKER, Ending.SETTLED) else Verdict.BAD
+        """Good if it said its words; a screen that settled may be one of sorrow, and somebody has to look at it."""
+        return {Ending.MARKER: Verdict.GOOD, Ending.SETTLED: Verdict.UNCLEAR}.get(self.ending, Verdict.BAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class RestoreTest:
         if self.damage is not None or Verdict.BAD in found:
             return Verdict.BAD
         if self.start is not None:
-            return Verdict.GOOD
+            return self.start.verdict
         return Verdict.GOOD if found == {Verdict.GOOD} else Verdict.UNCLEAR
 
     def fields(self) -> dict[str, object]:

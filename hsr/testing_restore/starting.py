@@ -81,11 +81,13 @@ def start_and_look(
             serial=folder / "console",
             serial_here=False,
             firmware_log=folder / "firmware",
+            waits=True,
             stays=True,  # so that its last screen can be seen
             may_reset=False,
         )
         with running_guest(machine, served.socket, overlay, tethered) as guest:
             watch = _Watch(guest, folder, waiting)
+            guest.go()
             ending = watch.until_it_ends()
             seconds = time.monotonic() - guest.started_s
             found = StartCheck(
@@ -100,6 +102,8 @@ class _Watch:
     def __init__(self, guest: Guest, folder: Path, waiting: Waiting) -> None:
         self._guest, self._folder, self._waiting = guest, folder, waiting
         self._seen_bytes = 0
+        self._blank = self._look()
+        """What is shown before the guest has a screen."""
         self._picture: Picture | None = None
         self._still_since_s = time.monotonic()
         self._marks = {_PANIC: Ending.PANIC}
@@ -142,7 +146,7 @@ class _Watch:
 
     def _has_settled(self) -> bool:
         picture = self._look()
-        if picture is None or _differ(self._picture, picture):
+        if picture is None or not _differ(self._blank, picture) or _differ(self._picture, picture):
             self._still_since_s = time.monotonic()
             self._picture = picture
         return time.monotonic() - self._still_since_s >= self._waiting.settled_s

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from unittest.mock import patch
 import pytest
 
 from storage.qmp import QmpClient
-from storage.scratch import runtime_folder, scratch_folder
+from storage.scratch import scratch_folder
 from tests.checks.serving import BOOT_SECTOR
 from tests.command import PROGRAM, in_own_process, in_this_process
 from tests.commands import run
 from tests.loop import needs_root
-from tests.unit.tiny import Password, TinyVolume
+from tests.unit.tiny import Password, TinyVolume, noise
 from tests.waiting import wait_for
 
 SECTOR = BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa"
@@ -59,11 +58,16 @@ class Booted:
 @contextlib.contextmanager
 def booted(volume: TinyVolume, *options: str | Path, errors: Path | None = None) -> Iterator[Booted]:
     serial = volume.folder.parent / "console"
+    room = room_of(volume)
+    room.mkdir(exist_ok=True)
+    rooms = {"XDG_RUNTIME_DIR": str(room), "TMPDIR": os.environ.get("TMPDIR", str(room))}
     command = [PROGRAM, "boot", str(volume.folder), "--volume", volume.name, "--serial", str(serial), "--json",
                "--accelerator", "tcg", "--memory", "64", *map(str, options)]  # fmt: skip
     with (
         (errors or Path(os.devnull)).open("w") as complaints,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=os.environ | rooms
+        ) as process,
     ):
         assert process.stdout is not None
         try:
@@ -74,21 +78,15 @@ def booted(volume: TinyVolume, *options: str | Path, errors: Path | None = None)
             process.kill()
 
 
-def left_behind() -> set[str]:
-    """Name scratch folders, in both places where there may be some."""
-    return {
-        entry.name
-        for room in (runtime_folder(), Path(tempfile.gettempdir()))
-        for entry in room.iterdir()
-        if entry.name.startswith(("rollforward.boot.", "rollforward.guest."))
-    }
+def room_of(volume: TinyVolume) -> Path:
+    """Say where scratch folders of guests of a volume are."""
+    return volume.folder.parent / "room"
 
 
 @pytest.mark.parametrize("bus", ["sata", "virtio", "scsi", "ide"])
 def test_a_point_is_started(startable: TinyVolume, bus: str) -> None:
     startable.put(0, bytes(1 << 20))
     startable.capture()
-    before = left_behind()
     with booted(startable, "--point", "0", "--bus", bus) as guest:
         guest.hears()
         assert guest.told["status"] == "running"
@@ -96,7 +94,7 @@ def test_a_point_is_started(startable: TinyVolume, bus: str) -> None:
         assert guest.told["ready_s"] < 60
         guest.end()
         assert guest.process.returncode == 130
-    assert left_behind() <= before
+    assert list(room_of(startable).iterdir()) == []
     startable.check()
 
 
@@ -117,8 +115,10 @@ def test_killed_with_no_time_to_tidy_up(startable: TinyVolume) -> None:
         assert b"sandbox\0on" in arguments
         guest.end(signal.SIGKILL)
         wait_for(lambda: not Path(f"/proc/{machine}/fd").exists() or not any_open(machine), "qemu to end")
-    with scratch_folder("boot"), scratch_folder("boot", Path(tempfile.gettempdir())):
-        assert len(left_behind()) == 2, "the next command sweeps away what was left"
+    room = room_of(startable)
+    assert {entry.name.split(".")[1] for entry in room.iterdir()} == {"guest", "serve"}
+    with scratch_folder("boot", room) as folder:
+        assert list(room.iterdir()) == [folder], "the next command sweeps away what was left"
 
 
 def any_open(pid: int) -> bool:
@@ -240,23 +240,24 @@ def test_an_encrypted_point_is_started_and_its_password_is_nobodys(quick_path: P
                 assert b"sesame" not in Path(f"/proc/{pid}/{entry}").read_bytes()
 
 
-def test_damage_is_told_of(startable: TinyVolume) -> None:
-    with startable.image().open("r+b") as image:
-        image.seek(450)
+def test_damage_is_told_of(tiny: TinyVolume, tmp_path: Path) -> None:
+    tiny.put(0, WRITES.ljust(510, b"\0") + b"\x55\xaa" + bytes(10 << 20))
+    tiny.put(4 << 20, noise(4 << 20))
+    tiny.capture()
+    with tiny.image().open("r+b") as image:
+        image.seek(3 << 20)
         image.write(b"damage")
-    ran = in_this_process(
-        "test-restore",
-        startable.folder,
-        "--volume",
-        startable.name,
-        "--boot",
-        "--limit",
-        "30",
-        "--accelerator",
-        "tcg",
-    )
-    assert ran.code != 0
-    assert "Traceback" not in ran.errors
+    told = tmp_path / "errors"
+    with booted(tiny, errors=told) as guest:
+        guest.hears("was refused")
+        guest.end()
+    assert f"met damage: {tiny.image()}" in told.read_text()
+    options = ("--boot", "--marker", "was refused", "--accelerator", "tcg", "--memory", "64", "--json")
+    ran = in_this_process("test-restore", tiny.folder, "--volume", tiny.name, *options)
+    assert ran.code == 1
+    (line,) = ran.objects
+    assert line["verdict"] == "bad"
+    assert str(tiny.image()) in line["damage"]
 
 
 @pytest.mark.parametrize(

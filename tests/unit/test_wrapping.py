@@ -16,7 +16,7 @@ from hsr.disks.form import Stamp
 from hsr.serving.point import PointReader
 from hsr.wrapping import layout_tables as layout
 from hsr.wrapping.boot_code import BOOT_CODE
-from hsr.wrapping.contents import Contents, contents_of
+from hsr.wrapping.contents import START_BYTES, Contents, contents_of, has_efi_system
 from hsr.wrapping.traits import Traits, traits_of
 from hsr.wrapping.wrapped_point import WrappedPoint
 from hsr.wrapping.wrapping import Wrap, Wrapping, wrapping_for
@@ -231,3 +231,14 @@ def test_a_disk_needs_no_wrap(tiny: TinyVolume) -> None:
         with pytest.raises(ConfigurationError, match="a disk with partitions already"):
             WrappedPoint(reader, Wrap.MBR, {}, STAMP)
         WrappedPoint(reader, Wrap.NONE, {}, STAMP)
+
+
+def test_a_disk_with_an_efi_system_partition_is_known() -> None:
+    efi = layout.GPT_EFI_SYSTEM
+    for gpt_type in (LINUX, efi):
+        disk = put_round(wrapping_for(Wrap.GPT, MIB), bytes(MIB))
+        disk[1024:1040] = gpt_type.bytes_le
+        assert has_efi_system(bytes(disk[:START_BYTES])) == (gpt_type == efi)
+    assert not has_efi_system(bytes(START_BYTES))
+    assert not has_efi_system(b"")
+    assert not has_efi_system(bytes(disk[:600]))

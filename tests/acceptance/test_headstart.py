@@ -36,8 +36,6 @@ def test_killed(tell: Tell, bed: Bed) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: DiskKind) -> None:
-    monkeypatch.setattr(replay, "_STRIPE_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(replay, "_STRIPE_BYTES", BLOCK)
     world = make_world(tmp_path, size=200 * BLOCK + 700)
-    tell(
-        "unsynced writes dropped and reordered", lambda: f"{kind} cut at {lives_cut(world, kind, CUTS)} steps"
-    )
+    tell("unsynced writes dropped and reordered", lambda: f"{kind}, {lives_cut(world, kind, CUTS)}")

@@ -138,28 +138,28 @@ def walk_on(walk: Walk, torn: list[int | None]) -> None:
         walk.apply(list(path), None)
 
 
-def lives_cut(world: RollingWorld, kind: DiskKind, cuts: int) -> int:
+def lives_cut(world: RollingWorld, kind: DiskKind, cuts: int) -> str:
     """Have a disk begun, built, rolled over a shrinking volume and finalized; cut its life at steps, and go on with it.
 
     Args:
         world: the images.
         kind: what the disk is to be.
-        cuts: at how many steps at most, spread over its life.
+        cuts: how often, spread over its life.
 
     Returns:
-        At how many steps it was cut.
+        What was done.
 
     Raises:
         AssertionError: it went on to something else than its point.
     """
     room = -(-world.room_bytes // DISSECT_UNIT) * DISSECT_UNIT
-    point = world.points[5]
+    point = world.points[6]
     whole = Walk(world, kind, Random(0), Place.whole(room))
     _live(whole, point)
     total = whole.medium.steps
-    steps = sorted({1 + total * number // cuts for number in range(cuts)})
-    for cut in steps:
-        walk = Walk(world, kind, Random(cut), Place.whole(room))
+    for number in range(cuts):
+        cut = 1 + total * number // cuts
+        walk = Walk(world, kind, Random(number), Place.whole(room))
         walk.fail_soon(cut)
         with suppress(PowerCut):
             _live(walk, point)
@@ -169,14 +169,15 @@ def lives_cut(world: RollingWorld, kind: DiskKind, cuts: int) -> int:
         content = bytes(walk.medium.names[content_path(PATH, kind)].now)
         truth = world.truth(point).ljust(room, b"\0")
         assert read_whole(io.BytesIO(content), kind, room) == truth, f"{kind}, cut at step {cut} of {total}"
-    return len(steps)
+    return f"{cuts} cuts in {total} steps"
 
 
 def _live(walk: Walk, point: Point) -> None:
     """Begin a disk or go on with it, until it is finalized at a point."""
     world = walk.world
     base, *rest = (
-        world.named(f"D_VOL-b001{ending}") for ending in (".spf", "-i003-cd.spi", "-i004.spi", "-i005.spi")
+        world.named(f"D_VOL-b001{ending}")
+        for ending in (".spf", "-i003-cd.spi", "-i004.spi", "-i005.spi", "-i006.spi")
     )
     standing = read_standing(PATH, medium=walk.medium)
     if standing is None and walk.medium.exists(PATH):

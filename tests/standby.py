@@ -15,7 +15,7 @@ from policies.cursor import Cursor
 from policies.points import Point
 from storage.capture import capture
 from storage.catalog.folders import all_folders
-from storage.catalog.headstart import JobTraits, add_job, all_jobs, jobs_with_disks, remove_job
+from storage.catalog.headstart import JobTraits, add_job, all_jobs, jobs_with_disks, make_job_due, remove_job
 from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location, LocationKind
 from tests.household import VOLUME, Household, Source
 from tests.unit.tiny import Password
@@ -68,6 +68,7 @@ class StandBy:
         with self.home.catalog.write() as session:
             for job in session.scalars(select(HeadStartJob)):
                 job.state = state
+                make_job_due(session, job.id)
 
     def forget_job(self) -> None:
         """Delete its job, as `rollforward hsr delete` does; the disk's file is moved away."""

@@ -15,9 +15,12 @@ import actors.headstart
 from actors.at_work import AtWork
 from actors.headstart import roll_disk
 from hsr.disks.medium import LocalMedium
+from ops.notify.troubles import find_troubles
+from ops.observe.metrics import _disk_metrics
 from policies.attempts import FIRST_WAIT
 from policies.errors import RestoreError
 from policies.headstart import DiskState
+from policies.notices import Trouble, TroubleKind
 from storage.catalog import Catalog, EventKind
 from storage.catalog.claims import stored_claims
 from storage.catalog.headstart import disks_of_job, find_job
@@ -206,3 +209,34 @@ def test_workers_that_begin_together_do_each_step_once(standby: StandBy):
     told = [event.text for event in home.events(EventKind.ROLLED_ON)]
     assert len(told) == len(set(told)) == 5
     assert not home.events(EventKind.FAILED)
+
+
+def test_a_disk_that_stops_or_falls_behind_is_told_of(standby: StandBy):
+    home = begun(standby).home
+    assert not _told(standby)
+    home.now += HOUR
+    image = standby.capture()
+    good = image.read_bytes()
+    image.write_bytes(good[:-100] + bytes(100))
+    home.settle()
+    [trouble] = _told(standby)
+    assert "stopped" in trouble.reason
+    assert trouble.subject == "V, HeadStart job stand-by"
+    home.now += timedelta(days=2)
+    [trouble] = _told(standby)
+    assert "2 days behind" in trouble.reason
+    with home.catalog.read() as session:
+        text = "\n".join(
+            str(sample) for metric in _disk_metrics(session, home.now) for sample in metric.samples
+        )
+    assert "172800.0" in text
+    image.write_bytes(good)
+    home.settle()
+    assert not _told(standby)
+    assert standby.is_exact()
+
+
+def _told(standby: StandBy) -> list[Trouble]:
+    with standby.home.catalog.read() as session:
+        found = find_troubles(session, standby.home.now, {}, ()).troubles
+    return [trouble for trouble in found if trouble.kind is TroubleKind.STANDBY]

@@ -26,6 +26,7 @@ from storage.catalog.claims import stored_claims
 from storage.catalog.headstart import disks_of_job, find_job
 from storage.catalog.headstart_models import JobState
 from tests.household import Household
+from tests.postgres import postgres_server, server_program
 from tests.standby import StandBy
 
 MORNING = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -240,3 +241,12 @@ def _told(standby: StandBy) -> list[Trouble]:
     with standby.home.catalog.read() as session:
         found = find_troubles(session, standby.home.now, {}, ()).troubles
     return [trouble for trouble in found if trouble.kind is TroubleKind.STANDBY]
+
+
+def test_workers_on_a_database_server_do_each_step_once_too(tmp_path: Path):
+    if server_program("postgres") is None:
+        pytest.skip("needs the PostgreSQL server: Debian's package postgresql")
+    with postgres_server() as server:
+        home = Household(tmp_path / "home", MORNING, url=server.new_url(prepared=False))
+        test_workers_that_begin_together_do_each_step_once(StandBy(tmp_path, home))
+        home.catalog.close()

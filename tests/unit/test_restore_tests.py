@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import struct
 import subprocess
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from storage.mounts import mounts
+from storage.scratch import scratch_folder
 from tests.checks.serving import BOOT_SECTOR
-from tests.command import in_this_process
+from tests.command import PROGRAM, in_this_process
 from tests.commands import run, tool
 from tests.unit.tiny import TinyVolume
+from tests.waiting import wait_for
 
 MIB = 1 << 20
 SECTOR = BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa"
@@ -56,7 +60,8 @@ def test_a_damaged_one(ext4: TinyVolume) -> None:
     assert outcome(ext4, "--point", "0")["verdict"] == "good"
 
 
-def test_one_that_was_in_use_has_its_journal_replayed(ext4: TinyVolume) -> None:
+def leave_journal(ext4: TinyVolume) -> None:
+    """Have a good block in the journal, and a bad one in its place; capture that."""
     told = run("dumpe2fs", str(ext4.raw))
     size, bitmap = (
         int(re.findall(rf"{what}\s+(\d+)", told)[0]) for what in ("Block size:", "Block bitmap at")
@@ -68,10 +73,43 @@ def test_one_that_was_in_use_has_its_journal_replayed(ext4: TinyVolume) -> None:
     ext4.put(bitmap * size, bytes(size))
     assert subprocess.run([tool("e2fsck"), "-fn", str(ext4.raw)], capture_output=True, check=False).returncode
     ext4.capture()
+
+
+def test_one_that_was_in_use_has_its_journal_replayed(ext4: TinyVolume) -> None:
+    leave_journal(ext4)
     found = outcome(ext4)
     assert found["verdict"] == "good"
     assert found["file_systems"][0]["words"].startswith("its journal was replayed")
     ext4.check()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_broken_off_in_the_midst_of_it(ext4: TinyVolume, tmp_path: Path, number: signal.Signals) -> None:
+    leave_journal(ext4)
+    room, programs = ext4.folder.parent / "room", tmp_path / "programs"
+    room.mkdir()
+    programs.mkdir()
+    busy = tmp_path / "busy"
+    (programs / "e2fsck").write_text(f"#!/bin/sh\ntouch {busy}\nexec sleep 60\n")
+    (programs / "e2fsck").chmod(0o755)
+    surroundings = {
+        "XDG_RUNTIME_DIR": str(room),
+        "TMPDIR": str(room),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+    }
+    command = [PROGRAM, "test-restore", str(ext4.folder), "--volume", ext4.name]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | surroundings) as process:
+        wait_for(busy.exists, "the check")
+        process.send_signal(number)
+    if number == signal.SIGTERM:
+        assert list(room.iterdir()) == []
+    wait_for(lambda: swept(room), "all of it to go with the next command")
+
+
+def swept(room: Path) -> bool:
+    """Do what the next command does; tell whether anything is left."""
+    with scratch_folder("next", room) as folder:
+        return list(room.iterdir()) == [folder] and not any(room in mount.at.parents for mount in mounts())
 
 
 def test_each_partition(ext4: TinyVolume, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -123,6 +124,7 @@ def boot(
     no network unless told. It runs until it switches itself off, or until Ctrl-C, which is like pulling its plug.
     """
     _check_vnc(vnc)
+    _check_names(serial, qmp)
     network = network_of(told_network)
     chosen = choose_point(folder, volume, point, at, base, without, password_file)
     set_up_logging("json" if as_json else "text")
@@ -142,6 +144,16 @@ def boot(
 
     with Interruption():
         _boot(chosen, wishes, dressed, kept, as_json)
+
+
+def _check_names(serial: Path | None, qmp: Path | None) -> None:
+    """Keep qemu from writing over what is there: it empties the one file and replaces the other."""
+    if serial is not None and serial.is_file():
+        raise ConfigurationError(
+            "exists already", path=str(serial), hint="Name a file that is not there yet."
+        )
+    if qmp is not None and os.path.lexists(qmp) and not qmp.is_socket():
+        raise ConfigurationError("exists already, and is no socket", path=str(qmp))
 
 
 def _check_vnc(vnc: tuple[str, int] | None) -> None:

@@ -43,6 +43,16 @@ class MachineWishes:
     accelerator: str | None
 
 
+def wrap_option(command: _Command) -> _Command:
+    """Add --wrap to a command."""
+    return click.option(
+        "--wrap",
+        type=click.Choice(("none", "mbr", "gpt")),
+        default="none",
+        help="Put the volume into a partition of a disk. Only if it was no whole disk.",
+    )(command)
+
+
 def machine_options(command: _Command) -> _Command:
     """Add --wrap, --memory, --processors, --bus, --firmware and --accelerator to a command, which gets `wishes`."""
 
@@ -60,12 +70,7 @@ def machine_options(command: _Command) -> _Command:
         command(wishes=MachineWishes(wrap, memory, processors, bus, firmware, accelerator), **others)
 
     options = (
-        click.option(
-            "--wrap",
-            type=click.Choice(("none", "mbr", "gpt")),
-            default="none",
-            help="Put the volume into a partition of a disk. Only if it was no whole disk.",
-        ),
+        wrap_option,
         click.option(
             "--memory", type=click.IntRange(min=16), default=2048, metavar="MIB", help="2,048 if not given."
         ),

@@ -13,7 +13,7 @@ from typing import Final
 from hsr.booting.machine import Accelerator, Machine, machine_command, promising_accelerators
 from hsr.booting.overlay import Overlay
 from hsr.exchange.qemu import Complaint, Tether, begin_tool
-from policies.errors import RestoreError, RollforwardError, SourceError
+from policies.errors import RestoreError, SourceError
 from storage.qmp import QmpClient
 from storage.scratch import scratch_folder
 
@@ -177,7 +177,6 @@ def _end(process: subprocess.Popen[bytes], complaint: Complaint) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    with contextlib.suppress(RollforwardError):
-        complaint.words()
+    complaint.words()
     if process.stdout is not None:
         process.stdout.close()

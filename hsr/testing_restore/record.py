@@ -51,7 +51,7 @@ class StartCheck:
     """What was found when the point was started.
 
     Attributes:
-        ending: what it came to.
+        ending: what it came to; late also if it said 64 MiB without coming to the point.
         seconds: how long that took.
         accelerator: what ran the guest: times of `tcg` say little.
         console: the end of what it said on its serial port.

@@ -28,6 +28,8 @@ _BLINKING_SHARE: Final = 0.002
 """A cursor that blinks, or a clock that goes on, is no news: so much of a screen may differ."""
 _NOTHING_STARTS: Final = b"No bootable device"
 """What SeaBIOS says when it has tried everything; it says nothing of the kind on a machine that starts."""
+_SAID_BYTES_MAX: Final = 64 << 20
+"""A guest that says more has lost its way, and would fill the disk."""
 _PANIC: Final = b"Kernel panic - not syncing"
 
 Picture = npt.NDArray[np.uint8]
@@ -69,7 +71,7 @@ def start_and_look(
     Crash: the guest ends with this process; scratch folders, which the next command sweeps away.
     """
     with (
-        scratch_folder("look") as folder,
+        scratch_folder("look", Path(tempfile.gettempdir())) as folder,
         passing_overlay(disk.size_bytes) as overlay,
         served_in_background(disk, "look") as served,
     ):
@@ -131,7 +133,7 @@ class _Watch:
                 return Ending.NOTHING_STARTS
             if self._waiting.marker is None and self._has_settled():
                 return Ending.SETTLED
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._seen_bytes > _SAID_BYTES_MAX:
                 return Ending.LATE
             time.sleep(_LOOK_S)
 

@@ -58,6 +58,7 @@ class Booted:
 @contextlib.contextmanager
 def booted(volume: TinyVolume, *options: str | Path, errors: Path | None = None) -> Iterator[Booted]:
     serial = volume.folder.parent / "console"
+    serial.unlink(missing_ok=True)
     room = room_of(volume)
     room.mkdir(exist_ok=True)
     rooms = {"XDG_RUNTIME_DIR": str(room), "TMPDIR": os.environ.get("TMPDIR", str(room))}
@@ -258,6 +259,20 @@ def test_damage_is_told_of(tiny: TinyVolume, tmp_path: Path) -> None:
     (line,) = ran.objects
     assert line["verdict"] == "bad"
     assert str(tiny.image()) in line["damage"]
+
+
+@pytest.mark.parametrize("option", ["--serial", "--qmp", "--keep-overlay"])
+def test_nothing_that_is_there_is_overwritten(startable: TinyVolume, tmp_path: Path, option: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    ran = in_this_process("boot", startable.folder, "--volume", startable.name, option, precious)
+    assert ran.code == 2
+    assert precious.read_text() == "mine"
+    ran = in_this_process(
+        "test-restore", startable.folder, "--volume", startable.name, "--boot", "--screenshot", precious
+    )
+    assert ran.code == 2
+    assert precious.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

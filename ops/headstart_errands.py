@@ -27,7 +27,7 @@ from actors.headstart_errand import (
     start_over,
     way_from_nothing,
 )
-from actors.headstart_view import DiskView
+from actors.headstart_view import DiskView, facts_of
 from hsr.rolling.cursor_file import Phase
 from ops.clock import machine_now
 from ops.headstart_keeping import named_job
@@ -35,7 +35,7 @@ from ops.interruption import Interruption
 from ops.show import plain, print_json, progress_bar
 from policies.ancestry import trace_ancestry
 from policies.errors import ConfigurationError, ForkError, MissingPointError
-from policies.headstart import DiskState
+from policies.headstart import DiskState, is_due
 from policies.points import Point
 from storage.catalog.headstart import cursor_of, jobs_with_disks
 from storage.catalog.locations import disk_path
@@ -160,6 +160,8 @@ class Errand:
                     start_over(view)
                 elif not _is_unfinished(view, point):
                     _refuse_earlier(view, point)
+                    if target is not None:
+                        _refuse_before_lag(view, point)
                 if not _is_unfinished(view, point):
                     view = bring_to(context, chosen.disk_id, point, checked)
                 if target is not None:
@@ -256,6 +258,17 @@ def _refuse_earlier(view: DiskView, point: Point) -> None:
             path=str(view.path),
             hint="A disk does not go back. Say --fresh to have it built anew from the base; "
             "with --copy the disk itself is left as it is.",
+        )
+
+
+def _refuse_before_lag(view: DiskView, point: Point) -> None:
+    """A stand-by that is to be rolled on later is not taken past its lag for the sake of a copy."""
+    hi = view.cursor.hi
+    if (hi is None or point.number > hi.number) and not is_due(facts_of(view), point, view.now):
+        raise ConfigurationError(
+            f"the lag of point {point.number} has not passed, and the disk would have to go there for the copy",
+            path=str(view.path),
+            hint="Copy the point where it stands, or say --fresh to have the copy built from the base.",
         )
 
 

@@ -218,6 +218,18 @@ def reachable_later(cursor: Cursor, holdings: Iterable[Holding]) -> tuple[Point,
     return _reached(facts, tuple(tree.points.values()))
 
 
+def is_due(facts: DiskFacts, point: Point, now: datetime) -> bool:
+    """Tell whether the lag of a point has passed.
+
+    Args:
+        facts: all that is known of the disk and of its chain.
+        point: a point of the chain.
+        now: the present moment.
+    """
+    times = counted_times(facts.holdings, trace_ancestry(one.span for one in facts.holdings))
+    return times.get(point.id, point.time) + facts.lag <= now
+
+
 def _counts(one: Holding) -> bool:
     return one.place is Whereabouts.PRESENT and not one.span.assumed
 

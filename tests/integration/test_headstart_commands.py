@@ -284,3 +284,26 @@ def test_locations_stand_in_the_file_of_settings(office: Office):
     assert office.shown()["number"] == 1
     file.write_text(file.read_text().replace('"/mnt/nas"', '"mnt"'))
     assert "line " in office.refused("config", "apply", file)
+
+
+def test_a_copy_is_a_disk_and_the_stand_by_keeps_its_lag(office: Office):
+    office.begin("--format", "vhd", "--lag", "2h")
+    office.grow(4)
+    assert office.stands_at().number == 2
+    copy = office.place / "copy.vhd"
+    office.did("hsr", "finalize", "stand-by", "--copy", copy)
+    assert office.bytes_of(copy) == office.truth[2]
+    said = office.refused("hsr", "finalize", "stand-by", "--point", "4", "--copy", office.place / "late.vhd")
+    assert "the lag of point 4 has not passed" in said
+    assert office.stands_at().number == 2
+    late = office.place / "late.vhd"
+    office.did("hsr", "finalize", "stand-by", "--point", "4", "--fresh", "--copy", late)
+    assert office.bytes_of(late) == office.truth[4]
+    said = office.refused("hsr", "finalize", "stand-by", "--copy", copy)
+    assert "exists already" in said
+    office.grow()
+    assert office.stands_at().number == 3
+    assert office.is_exact()
+    ran = office.do("hsr", "finalize", "stand-by", "--point", "5")
+    assert (ran.code, len(ran.output.splitlines())) == (0, 1)
+    assert office.bytes_of(office.path()) == office.truth[5]

@@ -14,6 +14,7 @@ import pytest
 
 from ops.clock import FileClock
 from policies.headstart import DiskState
+from storage.capture import capture
 from storage.catalog import EventKind
 from storage.catalog.claims import stored_claims
 from storage.catalog.headstart import all_jobs
@@ -307,3 +308,21 @@ def test_a_copy_is_a_disk_and_the_stand_by_keeps_its_lag(office: Office):
     ran = office.do("hsr", "finalize", "stand-by", "--point", "5")
     assert (ran.code, len(ran.output.splitlines())) == (0, 1)
     assert office.bytes_of(office.path()) == office.truth[5]
+
+
+def test_all_volumes_of_a_folder_each_by_its_own_cursor(office: Office):
+    other = office.place / "other.raw"
+    other.write_bytes(os.urandom(office.volume_bytes // 2))
+    capture(other, office.home.folder, "W", now=office.home.now)
+    office.begin("--format", "raw")
+    office.grow(2)
+    shown = {one["volume"]: one for one in office.did("hsr", "list")}
+    assert {volume: one["number"] for volume, one in shown.items()} == {VOLUME: 2, "W": 0}
+    said = office.refused("hsr", "finalize", "stand-by", "--point", "0")
+    assert "say which with --volume" in said
+    at = (MORNING + 2 * HOUR).isoformat()
+    done = {one["volume"]: one["number"] for one in office.did("hsr", "finalize", "stand-by", "--at", at)}
+    assert done == {VOLUME: 2, "W": 0}
+    assert Path(shown["W"]["path"]).read_bytes()[: len(other.read_bytes())] == other.read_bytes()
+    assert Path(shown[VOLUME]["path"]).read_bytes()[: office.volume_bytes] == office.truth[2]
+    assert "are finalized" in office.refused("hsr", "finalize", "stand-by")

@@ -142,6 +142,21 @@ def test_ntfs_says_where_it_lies(wrap: Wrap, tmp_path: Path) -> None:
         run("ntfsresize", "--info", "--force", "--no-progress-bar", str(device))
 
 
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize(("bits", "size"), [("32", 40 * MIB), ("16", 20 * MIB), ("12", 4 * MIB)])
+def test_fat_says_where_it_lies(wrap: Wrap, bits: str, size: int, tmp_path: Path) -> None:
+    volume = made("none", tmp_path / "volume", size)
+    run("mkfs.fat", "-F", bits, str(volume))
+    before = volume.read_bytes()
+    after = wrapped(volume, wrap, tmp_path / "disk").read_bytes()[MIB : MIB + size]
+    differ = [at // 512 for at in range(0, size, 512) if before[at : at + 512] != after[at : at + 512]]
+    assert differ == ([0, 6] if bits == "32" else [0])
+    assert int.from_bytes(after[28:32], "little") == 2048
+    part = tmp_path / "part"
+    part.write_bytes(after)
+    run("fsck.fat", "-n", str(part))
+
+
 @pytest.mark.parametrize("kind", WHOLE_KINDS)
 def test_every_kind_of_disk_holds_the_same(kind: DiskKind, tmp_path: Path) -> None:
     volume = made("ext4", tmp_path / "volume", 16 * MIB)

@@ -8,22 +8,24 @@ import re
 import signal
 import struct
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storage.capture import capture
 from storage.mounts import mounts
 from storage.scratch import scratch_folder
 from tests.checks.serving import BOOT_SECTOR
 from tests.command import PROGRAM, in_this_process
 from tests.commands import run, tool
-from tests.unit.tiny import TinyVolume
+from tests.unit.tiny import START, TinyVolume
 from tests.waiting import wait_for
 
 MIB = 1 << 20
 SECTOR = BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa"
-START = ("--boot", "--accelerator", "tcg", "--memory", "64")
+BOOT = ("--boot", "--accelerator", "tcg", "--memory", "64")
 
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="FUSE cannot be used here"
@@ -134,11 +136,27 @@ def test_each_partition(ext4: TinyVolume, tmp_path: Path) -> None:
     assert [check["verdict"] for check in told["file_systems"]] == ["good", "bad", "unclear"]
 
 
+def test_xfs_and_fat(quick_path: Path) -> None:
+    for kind, size, make in (
+        ("xfs", 300 * MIB, ("mkfs.xfs", "-q")),
+        ("fat", 20 * MIB, ("mkfs.fat", "-F", "16")),
+    ):
+        volume = TinyVolume(quick_path / kind)
+        volume.resize(size)
+        run(*make, str(volume.raw))
+        for number, verdict in enumerate(("good", "bad")):
+            if verdict == "bad":
+                volume.put(512, bytes(4096 - 512) if kind == "xfs" else b"\xff" * 20_000)
+            capture(volume.raw, volume.folder, volume.name, now=START + timedelta(hours=number))
+            (check,) = outcome(volume, code=verdict == "bad")["file_systems"]
+            assert (check["contents"], check["verdict"]) == (kind, verdict), check["words"]
+
+
 def test_a_start_to_a_marker(tiny: TinyVolume, tmp_path: Path) -> None:
     tiny.put(0, SECTOR + bytes(4 * MIB))
     tiny.capture()
     shot = tmp_path / "screen.png"
-    told = outcome(tiny, *START, "--marker", "from a backup", "--screenshot", shot)
+    told = outcome(tiny, *BOOT, "--marker", "from a backup", "--screenshot", shot)
     assert told["verdict"] == "good"
     assert told["start"]["ending"] == "marker"
     assert 0 < told["start"]["seconds"] < 60
@@ -150,16 +168,16 @@ def test_a_start_to_a_marker(tiny: TinyVolume, tmp_path: Path) -> None:
 def test_a_start_until_the_screen_settles(tiny: TinyVolume) -> None:
     tiny.put(0, SECTOR + bytes(4 * MIB))
     tiny.capture()
-    told = outcome(tiny, *START, "--settled", "1", code=1)
+    told = outcome(tiny, *BOOT, "--settled", "1", code=1)
     assert (told["verdict"], told["start"]["ending"]) == ("unclear", "settled")
-    told = outcome(tiny, *START, "--marker", "never said", "--limit", "2", code=1)
+    told = outcome(tiny, *BOOT, "--marker", "never said", "--limit", "2", code=1)
     assert (told["verdict"], told["start"]["ending"]) == ("bad", "late")
 
 
 def test_nothing_starts(tiny: TinyVolume) -> None:
     tiny.put(0, bytes(4 * MIB))
     tiny.capture()
-    told = outcome(tiny, *START, code=1)
+    told = outcome(tiny, *BOOT, code=1)
     assert (told["verdict"], told["start"]["ending"]) == ("bad", "nothing starts")
 
 
@@ -171,7 +189,7 @@ PANIC = (
 def test_a_panic_is_no_settled_screen(tiny: TinyVolume) -> None:
     tiny.put(0, PANIC.ljust(510, b"\0") + b"\x55\xaa" + bytes(4 * MIB))
     tiny.capture()
-    told = outcome(tiny, *START, code=1)
+    told = outcome(tiny, *BOOT, code=1)
     assert (told["verdict"], told["start"]["ending"]) == ("bad", "panic")
 
 

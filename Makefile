@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test acceptance bench lint clean demo-packages test-packages
+.PHONY: help setup demo test acceptance bench lint clean demo-packages test-packages guest-packages
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,13 +29,16 @@ demo-packages:
 test-packages:
 	@.ci/debian-packages demo test
 
+guest-packages:
+	@.ci/debian-packages guest
+
 demo: $(STAMP) demo-packages  ## capture, verify, roll up and restore a real volume, in two minutes
 	$(BIN)/rollforward demo
 
 test: $(STAMP) test-packages  ## every test but the full-size ones
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not acceptance"
 
-acceptance: $(STAMP) test-packages  ## the checks at full size, grouped by subject, each with its figure
+acceptance: $(STAMP) test-packages guest-packages  ## the checks at full size, grouped by subject, each with its figure
 	$(BIN)/python -m pytest tests/acceptance -m acceptance -p no:cacheprovider -s -q
 
 bench: $(STAMP) test-packages  ## speed as ratios to peers, measured in one run

@@ -19,13 +19,20 @@ from storage.catalog.database import Catalog
 from storage.catalog.events import Facts, record_event
 from storage.catalog.holders import Holder
 from storage.catalog.models import EventKind
+from storage.credentials import CredentialSeal
 
 Clock = Callable[[], datetime]
 """Gives the present moment, timezone-aware."""
 
 _log = structlog.get_logger("agent")
 _TO_BE_SAID = "to be said once it is committed"
-_LOUD = {EventKind.FOUND_BAD, EventKind.FAILED, EventKind.QUARANTINED, EventKind.FOLDER_LOST}
+_LOUD = {
+    EventKind.FOUND_BAD,
+    EventKind.FAILED,
+    EventKind.QUARANTINED,
+    EventKind.FOLDER_LOST,
+    EventKind.DISK_STOPPED,
+}
 
 
 def _nobody_asks() -> None:
@@ -71,6 +78,8 @@ class AgentContext:
         answered: called whenever the folder that is worked in has answered.
         outage: what is known of the catalogue's absence.
         at_work: what threads of this process are at.
+        seal: opens the passwords that the catalogue holds; None where that is not asked of it.
+        is_quiet: whether what goes into the event log is not said as well: a command says what it did itself.
     """
 
     catalog: Catalog
@@ -84,6 +93,8 @@ class AgentContext:
     answered: Callable[[], None] = field(default=_nobody_asks)
     outage: Outage = field(default_factory=Outage)
     at_work: AtWork = field(default_factory=AtWork)
+    seal: CredentialSeal | None = None
+    is_quiet: bool = False
 
     def moment(self) -> Moment:
         """Read both clocks."""
@@ -149,6 +160,8 @@ class AgentContext:
             chain_id=chain_id,
             facts=facts,
         )
+        if self.is_quiet:
+            return
         emit = _log.warning if kind in _LOUD else _log.info
         fields = {"subject": subject, "text": text, "folder": folder_id, "chain": chain_id, **(facts or {})}
         _once_committed(session, lambda: emit(kind.value, **fields))

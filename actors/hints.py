@@ -1,4 +1,4 @@
-"""Sending hints: "look at this folder, this image, this chain"."""
+"""Sending hints: "look at this folder, this image, this chain, this disk"."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ VERIFY: Final = Job("verify_image", "verify", timedelta(hours=24))
 REVERIFY: Final = Job("reverify_image", "reverify", timedelta(hours=24))
 CONSOLIDATE: Final = Job("consolidate_chain", "consolidate", timedelta(hours=48))
 
-JOBS: Final = (RECONCILE, VERIFY, REVERIFY, CONSOLIDATE)
+HEADSTART: Final = Job("roll_disk", "headstart", timedelta(days=14))
+
+JOBS: Final = (RECONCILE, VERIFY, REVERIFY, CONSOLIDATE, HEADSTART)
 """Every kind of job."""
 
 
@@ -62,6 +64,10 @@ class Hints:
     def chain_due(self, chain_id: int) -> bool:
         """Have a chain planned, and done what is due for it; tell whether the hint was sent."""
         return self._send(CONSOLIDATE, chain_id)
+
+    def disk_due(self, disk_id: int) -> bool:
+        """Have a HeadStart disk planned, and rolled on as far as it may be; tell whether the hint was sent."""
+        return self._send(HEADSTART, disk_id)
 
     def _send(self, job: Job, subject_id: int) -> bool:
         message: dramatiq.Message[None] = dramatiq.Message(

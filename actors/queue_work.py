@@ -15,6 +15,7 @@ from policies.names import image_name
 from storage.catalog.attempts import drop_attempt, retry_attempt
 from storage.catalog.chains import make_folder_due
 from storage.catalog.events import record_event
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob
 from storage.catalog.holders import Holder
 from storage.catalog.leases import is_alive
 from storage.catalog.models import Attempt, Chain, EventKind, Folder, Image, ImageState, WorkKind
@@ -82,7 +83,8 @@ def work_of_message(session: Session, message: QueuedMessage) -> list[Attempt]:
         message: the message.
 
     Returns:
-        That of the image as it is now, under any version of the software; of a chain, all of its roll-ups.
+        That of the image as it is now, under any version of the software; of a chain, all of its
+        roll-ups; of a disk, what is done with it.
     """
     kind = _kind_of(message)
     if message.subject_id is None:
@@ -95,6 +97,13 @@ def work_of_message(session: Session, message: QueuedMessage) -> list[Attempt]:
         subject = verification_of(folder, image, "").subject
         query = select(Attempt).where(Attempt.kind == WorkKind.VERIFY, Attempt.subject == subject)
         return list(session.scalars(query))
+    if kind == "disk":
+        disk = session.get(HeadStartDisk, message.subject_id)
+        job = None if disk is None else session.get(HeadStartJob, disk.job_id)
+        if disk is None or job is None:
+            return []
+        mine = (Attempt.kind == WorkKind.HEADSTART, Attempt.subject == f"{job.uid} {disk.volume}")
+        return list(session.scalars(select(Attempt).where(*mine)))
     chain = session.get(Chain, message.subject_id) if kind == "chain" else None
     folder = session.get(Folder, chain.folder_id) if chain is not None else None
     if chain is None or folder is None:

@@ -9,7 +9,7 @@ import dramatiq
 import structlog
 
 from actors.context import AgentContext, StopRequested
-from actors.hints import CONSOLIDATE, RECONCILE, REVERIFY, VERIFY, Hints, Job
+from actors.hints import CONSOLIDATE, HEADSTART, RECONCILE, REVERIFY, VERIFY, Hints, Job
 from actors.outage import AGAIN_S
 from policies.errors import BusyError, CatalogAwayError
 
@@ -30,6 +30,7 @@ def build_actors(broker: dramatiq.Broker, context: AgentContext) -> Hints:
         Hints that reach these actors.
     """
     from actors.chain_work import look_after_chain  # late: these bring in the engine
+    from actors.headstart import roll_disk
     from actors.reconcile import reconcile_folder
     from actors.verify import reverify_image, verify_image
 
@@ -39,6 +40,7 @@ def build_actors(broker: dramatiq.Broker, context: AgentContext) -> Hints:
         (VERIFY, verify_image),
         (REVERIFY, reverify_image),
         (CONSOLIDATE, look_after_chain),
+        (HEADSTART, roll_disk),
     ]
     for job, run in runs:
         _register(broker, job, run, context, hints)

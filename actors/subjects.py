@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from policies.names import image_name
 from storage.catalog.attempts import Work
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob
 from storage.catalog.images import stamp_of
 from storage.catalog.models import Chain, Folder, Image, WorkKind
 
@@ -40,7 +41,7 @@ class Subject:
 def subjects_of(session: Session, asked: Iterable[Asked]) -> dict[Asked, Subject]:
     """Look up what messages are about.
 
-    The last word of a job's name says what its id is of: a folder, an image or a chain.
+    The last word of a job's name says what its id is of: a folder, an image, a chain or a HeadStart disk.
 
     Args:
         session: any session.
@@ -58,6 +59,7 @@ def subjects_of(session: Session, asked: Iterable[Asked]) -> dict[Asked, Subject
         "folder": _folders(session, ids["folder"]),
         "image": _images(session, ids["image"]),
         "chain": _chains(session, ids["chain"]),
+        "disk": _disks(session, ids["disk"]),
     }
     return {each: _subject(each, known) for each in wanted}
 
@@ -103,6 +105,19 @@ def _chains(session: Session, ids: set[int]) -> dict[int, Subject]:
         for chain_id, volume, base, path in rows:
             name = image_name(volume, base).filename().removesuffix(".spf")
             found[chain_id] = Subject(f"chain {name} in {path}", folder=path)
+    return found
+
+
+def _disks(session: Session, ids: set[int]) -> dict[int, Subject]:
+    found = {}
+    for batch in _batches(ids):
+        query = select(HeadStartDisk.id, HeadStartDisk.volume, HeadStartJob.name, Folder.path)
+        query = query.join(HeadStartJob, HeadStartJob.id == HeadStartDisk.job_id)
+        rows = session.execute(
+            query.join(Folder, Folder.id == HeadStartJob.folder_id).where(HeadStartDisk.id.in_(batch))
+        )
+        for disk_id, volume, name, path in rows:
+            found[disk_id] = Subject(f"disk of {volume}, HeadStart job {name!r}", folder=path)
     return found
 
 

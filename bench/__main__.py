@@ -1,4 +1,4 @@
-"""`python -m bench [consolidate|restore|verify|capture|bitmap|serve|help …]`."""
+"""`python -m bench [consolidate|restore|verify|capture|bitmap|serve|roll|help …]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import bitmap, capturing, consolidation, restoring, serving, starting, verifying
+from bench import bitmap, capturing, consolidation, restoring, rolling, serving, starting, verifying
 from bench.ground import Ground
 from bench.report import Row, machine_lines, print_table
 from tests.history import History, full_history, small_history
@@ -25,6 +25,7 @@ COMPARISONS: Final[dict[str, Callable[[Ground], list[Row]]]] = {
     "capture": capturing.compare,
     "bitmap": bitmap.compare,
     "serve": serving.compare,
+    "roll": rolling.compare,
     "help": starting.compare,
 }
 ROUNDS: Final = 5

@@ -57,9 +57,9 @@ class Desk:
     @property
     def seal(self) -> CredentialSeal:
         """What passwords of folders are sealed with."""
-        from storage.credentials import CredentialSeal
+        from storage.credentials import KEY_FILE, CredentialSeal
 
-        return CredentialSeal(self.settings.state_dir / "credentials.key")
+        return CredentialSeal(self.settings.state_dir / KEY_FILE)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from urllib.parse import quote
 
 import click
 
+from ops.address_type import AddressType
 from ops.logs import set_up_logging
+from ops.machine_options import wrap_option
 from ops.point_options import ChosenPoint, choose_point, point_options
 from ops.show import plain, print_json
 from policies.errors import ConfigurationError
@@ -24,30 +26,12 @@ if TYPE_CHECKING:
     from hsr.serving.server import NbdServer
 
 
-class _Address(click.ParamType[tuple[str, int]]):
-    """HOST:PORT, the host a number; [::1]:PORT for IPv6."""
-
-    name = "host:port"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        host, colon, port = str(value).rpartition(":")
-        try:
-            address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-            number = int(port)
-        except ValueError:
-            number = -1
-        if not colon or not 0 <= number < 1 << 16:
-            self.fail(f"{value!r} is no address; write one like 127.0.0.1:10809 or [::1]:10809", param, ctx)
-        return str(address), number
-
-
 @click.command(
     epilog="""\b
 Examples:
   rollforward serve /backup --volume DATA --point 17 --socket /run/me/data.sock
   rollforward serve /backup --volume DATA --at "2026-11-20 08:00" --listen 127.0.0.1:10809
+  rollforward serve /backup --volume C_VOL --wrap gpt --socket /run/me/c.sock
   rollforward serve /backup --volume DATA --listen 0.0.0.0:10809 --tls-certificates /etc/pki/qemu
 
 \b
@@ -58,11 +42,12 @@ What reads it:
 """
 )
 @point_options
+@wrap_option
 @click.option(
     "--socket", type=click.Path(path_type=Path), help="Listen on a Unix socket of this name (mode 0600)."
 )
 @click.option(
-    "--listen", type=_Address(), help="Listen on a TCP port; 0 means any. Loopback only, unless with TLS."
+    "--listen", type=AddressType(), help="Listen on a TCP port; 0 means any. Loopback only, unless with TLS."
 )
 @click.option(
     "--tls-certificates",
@@ -86,6 +71,7 @@ def serve(
     base: int | None,
     without: tuple[str, ...],
     password_file: Path | None,
+    wrap: str,
     socket: Path | None,
     listen: tuple[str, int] | None,
     certificates: Path | None,
@@ -107,7 +93,7 @@ def serve(
     chosen = choose_point(folder, volume, point, at, base, without, password_file)
     set_up_logging("json" if as_json else "text")
     with _place(socket, listen) as where:
-        asyncio.run(_serve(chosen, where, tls, cache_mib, as_json))
+        asyncio.run(_serve(chosen, wrap, where, tls, cache_mib, as_json))
 
 
 def _check_address(listen: tuple[str, int] | None, certificates: Path | None) -> None:
@@ -136,6 +122,7 @@ def _place(socket: Path | None, listen: tuple[str, int] | None) -> Iterator[Path
 
 async def _serve(
     chosen: ChosenPoint,
+    wrap: str,
     where: Path | tuple[str, int],
     tls: ssl.SSLContext | None,
     cache_mib: int | None,
@@ -145,11 +132,14 @@ async def _serve(
     from hsr.serving.memory import default_cache_bytes
     from hsr.serving.point import PointReader
     from hsr.serving.server import NbdServer
+    from hsr.wrapping.wrapped_point import disk_at
+    from hsr.wrapping.wrapping import Wrap
 
     cache_bytes = default_cache_bytes() if cache_mib is None else cache_mib << 20
     with PointReader(chosen.images, cache_bytes, key=chosen.key) as reader:
-        export = Export(chosen.chain.volume, chosen.words, reader.size_bytes, reader.block_bytes)
-        server = NbdServer(reader, export, tls)
+        disk = disk_at(reader, Wrap(wrap))
+        export = Export(chosen.chain.volume, chosen.words, disk.size_bytes, disk.block_bytes)
+        server = NbdServer(disk, export, tls)
         asked = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, asked.set)

@@ -10,6 +10,11 @@
     user = "backup"
     password_file = "/etc/rollforward/nas"
 
+    [[location]]                    one for each place for HeadStart disks
+    name = "nas"
+    path = "/mnt/nas"
+    address = "//nas/disks"
+
     [[folder]]                      one for each managed folder
     path = "/srv/images"
     description = "The accountant's server"
@@ -41,6 +46,9 @@ from policies.folder_policy import AGENT_FIELDS, FOLDER_FIELDS, parse_agent_poli
 SORT_PRIORITY_MAX: Final = 255
 """Sort priorities go from 0 to here."""
 
+NAME_MAX: Final = 100
+"""Longest name of a location or job, in letters."""
+
 DESCRIPTION_MAX: Final = 500
 """Longest description, in letters."""
 
@@ -48,6 +56,7 @@ _FILE_BYTES_MAX: Final = 64 << 20
 _FOLDER_SECTIONS: Final = tuple(dict.fromkeys(one.section for one in FOLDER_FIELDS))
 _SECTIONS: Final = tuple(dict.fromkeys(one.section for one in AGENT_FIELDS + FOLDER_FIELDS))
 _LOGIN_KEYS: Final = ("user", "password_file")
+_LOCATION_KEYS: Final = ("name", "path", "address", *_LOGIN_KEYS)
 _FOLDER_KEYS: Final = ("path", "description", "time_zone", "sort_priority", *_LOGIN_KEYS)
 
 
@@ -88,6 +97,23 @@ class FolderEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class LocationEntry:
+    """A place for HeadStart disks as a file describes it.
+
+    Attributes:
+        name: what jobs call it.
+        path: absolute path.
+        address: of a share that is mounted there; empty for a folder of this machine.
+        login: what the share is opened with; None for nothing.
+    """
+
+    name: str
+    path: str
+    address: str = ""
+    login: Login | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigDocument:
     """All that a file says.
 
@@ -96,12 +122,14 @@ class ConfigDocument:
         login: the agent's default credentials.
         folders: the managed folders, by path.
         herald: who is told of trouble, and where programs look; nothing where the file has no such section.
+        locations: the places for HeadStart disks, by name.
     """
 
     settings: Layer = field(default_factory=dict)
     login: Login | None = None
     folders: Mapping[str, FolderEntry] = field(default_factory=dict)
     herald: HeraldLayer = field(default_factory=dict)
+    locations: Mapping[str, LocationEntry] = field(default_factory=dict)
 
 
 def read_config(path: Path) -> ConfigDocument:
@@ -160,6 +188,29 @@ def description_fault(words: str) -> str | None:
     return f"description has {len(words):,} letters: it takes {DESCRIPTION_MAX} at most"
 
 
+def name_fault(name: str) -> str | None:
+    """Say why words are no name of a location or job; None if they are one."""
+    if name.strip() and name == name.strip() and len(name) <= NAME_MAX and name.isprintable():
+        return None
+    return f"name cannot be {name!r}: it takes 1 to {NAME_MAX} letters that can be seen, no space at an end"
+
+
+def plain_address(address: str) -> str:
+    """Return the address of a share with slashes, as it is kept."""
+    return address.replace("\\", "/").removeprefix("smb:").rstrip("/")
+
+
+def address_fault(address: str) -> str | None:
+    """Say why words are no address of a share; None if they are one, or nothing."""
+    plain = plain_address(address)
+    is_share = plain.startswith("//") and plain.count("/") >= 3 and "///" not in plain and plain.isprintable()
+    return None if is_share or not plain else f"address cannot be {address!r}: it takes //SERVER/SHARE"
+
+
+def _path_fault(path: str) -> str | None:
+    return None if PurePosixPath(path).is_absolute() else f"path {path!r} is not absolute"
+
+
 class _Reading:
     """Reads one file; knows where its fields stand."""
 
@@ -175,11 +226,12 @@ class _Reading:
                 layer |= self._section(name, value, (), for_agent=True)
             elif name in HERALD_FIELDS:
                 herald[name] = self._herald(name, value)
-            elif name not in ("credentials", "folder"):
-                known = (*_SECTIONS, *HERALD_FIELDS, "credentials", "[folder]")
+            elif name not in ("credentials", "folder", "location"):
+                known = (*_SECTIONS, *HERALD_FIELDS, "credentials", "[location]", "[folder]")
                 raise self.wrong(f"there is no section {name!r}", (name,), f"There are: {', '.join(known)}.")
         folders = self._folders(document.get("folder", []))
-        return ConfigDocument(layer, self._default_login(document), folders, plain_herald(herald))
+        locations = self._locations(document.get("location", []))
+        return ConfigDocument(layer, self._default_login(document), folders, plain_herald(herald), locations)
 
     def _herald(self, name: str, held: object) -> Mapping[str, object]:
         table = self._table(held, (name,))
@@ -200,6 +252,33 @@ class _Reading:
                 known = " and ".join(_LOGIN_KEYS)
                 raise self.wrong(f"there is no field {name!r}", ("credentials", name), f"There are {known}.")
         return self._login(held, ("credentials",))
+
+    def _locations(self, held: object) -> dict[str, LocationEntry]:
+        if not isinstance(held, list):
+            raise self.wrong("locations are written as [[location]], one after the other", ("location",))
+        found: dict[str, LocationEntry] = {}
+        for index, one in enumerate(held):
+            at = ("location", index)
+            table = self._table(one, at)
+            for key in table:
+                if key not in _LOCATION_KEYS:
+                    known = ", ".join(_LOCATION_KEYS)
+                    raise self.wrong(f"a location has no field {key!r}", (*at, key), f"There are: {known}.")
+            name, path, address = (self._words(table, at, key) for key in ("name", "path", "address"))
+            for key, fault in (
+                ("name", name_fault(name)),
+                ("path", _path_fault(path)),
+                ("address", address_fault(address)),
+            ):
+                if fault is not None:
+                    raise self.wrong(fault, (*at, key) if key in table else at)
+            if name in found:
+                raise self.wrong(f"location {name!r} is there twice", (*at, "name"))
+            entry = LocationEntry(
+                name, str(PurePosixPath(path)), plain_address(address), self._login(table, at)
+            )
+            found[name] = entry
+        return found
 
     def _folders(self, held: object) -> dict[str, FolderEntry]:
         if not isinstance(held, list):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from ops.config_document import ConfigDocument, FolderEntry, Login
+from ops.config_document import ConfigDocument, FolderEntry, LocationEntry, Login
 from ops.herald_config import herald_lines
 from ops.setting_rows import Layer
 from ops.toml_text import toml_line, toml_value
@@ -29,6 +29,8 @@ def config_text(document: ConfigDocument) -> str:
     """
     lines = [*_HEAD.splitlines(), *_all_sections(document.settings)]
     lines += [*herald_lines(document.herald), *_default_login(document.login)]
+    for location in document.locations.values():
+        lines.extend(_location(location))
     for entry in document.folders.values():
         lines.extend(_folder(entry))
     return "\n".join(lines) + "\n"
@@ -63,6 +65,14 @@ def _login(login: Login) -> Iterator[str]:
     yield toml_line("user", login.user)
     if login.password_file is not None:
         yield toml_line("password_file", str(login.password_file))
+
+
+def _location(entry: LocationEntry) -> Iterator[str]:
+    yield from ("", "[[location]]", toml_line("name", entry.name), toml_line("path", entry.path))
+    if entry.address:
+        yield toml_line("address", entry.address)
+    if entry.login is not None:
+        yield from _login(entry.login)
 
 
 def _folder(entry: FolderEntry) -> Iterator[str]:

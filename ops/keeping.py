@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops.clock import machine_now
-from ops.config_document import ConfigDocument, FolderEntry, Login
+from ops.config_document import ConfigDocument, FolderEntry, LocationEntry, Login
 from ops.folder_place import answered, known_path, refuse_missing, refuse_overlap
 from ops.herald_config import (
     HeraldLayer,
@@ -38,6 +38,8 @@ from storage.catalog.folders import (
     remove_folder,
     set_folder_settings,
 )
+from storage.catalog.headstart import jobs_of_folder
+from storage.catalog.locations import all_locations
 from storage.catalog.memory_models import Agent
 from storage.catalog.models import EventKind, Folder
 from storage.credentials import Credentials, user_in
@@ -92,6 +94,11 @@ class Keeping:
         self.now: datetime = desk.clock()
         self.machine_now = machine_now()
 
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether the transaction will be given up."""
+        return self._dry_run
+
     def document(self) -> ConfigDocument:
         """Give all that is told at present, as a file would."""
         agent = self._session.get(Agent, 1)
@@ -99,6 +106,10 @@ class Keeping:
             settings={} if agent is None else agent.settings,
             login=None if agent is None else _login_of(agent.credentials),
             folders={folder.path: entry_of(folder) for folder in all_folders(self._session)},
+            locations={
+                one.name: LocationEntry(one.name, one.path, one.address, _login_of(one.credentials))
+                for one in all_locations(self._session)
+            },
         )
 
     def set_agent(self, layer: Layer) -> list[Change]:
@@ -120,7 +131,7 @@ class Keeping:
             ConfigurationError: a password is needed, or the file that it should be in cannot be used.
         """
         agent = agent_of(self._session, now=self.now)
-        agent.credentials, changes = self._sealed(agent.credentials, login, AGENT_PLACE)
+        agent.credentials, changes = self.sealed(agent.credentials, login, AGENT_PLACE)
         self._note(AGENT_PLACE, changes)
         return changes
 
@@ -169,7 +180,7 @@ class Keeping:
         ]
         priority = NO_PRIORITY if entry.sort_priority is None else entry.sort_priority
         describe_folder(self._session, folder, FolderTraits(zone, entry.description, priority))
-        folder.credentials, sealed = self._sealed(folder.credentials, entry.login, folder.path)
+        folder.credentials, sealed = self.sealed(folder.credentials, entry.login, folder.path)
         agent = agent_policy(self._session)
         rows = folder_rows(folder.settings, agent), folder_rows(entry.settings, agent)
         changes += sealed + _changed_rows(folder.path, *rows)
@@ -180,9 +191,20 @@ class Keeping:
     def remove(self, folder: Folder) -> list[Change]:
         """Stop managing a folder; its files stay.
 
+        Raises:
+            ConfigurationError: a HeadStart job uses it.
+
         Crash: it is managed still, and nobody's until the agent looks at it again; or it is managed no longer.
         """
         path = folder.path
+        jobs = jobs_of_folder(self._session, folder.id)
+        if jobs:
+            named = ", ".join(repr(job.name) for job in jobs)
+            raise ConfigurationError(
+                f"is used by HeadStart {'job' if len(jobs) == 1 else 'jobs'} {named}",
+                path=path,
+                hint="Delete these first: rollforward hsr delete.",
+            )
         if not self._dry_run:
             from sqlalchemy import event
 
@@ -205,6 +227,8 @@ class Keeping:
             ConfigurationError: it says what cannot be; then the transaction must not be committed.
             StorageError: `herald.toml` cannot be written; likewise.
         """
+        from ops.location_keeping import LocationKeeping  # late: it takes Change from here
+
         changes = self.set_agent(dict(document.settings)) + self.set_agent_login(document.login)
         known = {folder.path: folder for folder in all_folders(self._session)}
         wanted: dict[str, FolderEntry] = {}
@@ -221,6 +245,9 @@ class Keeping:
                 changes += self.apply(known[path], entry)
             else:
                 changes += self.add(replace(entry, path=path), may_be_missing=True)
+        locations = LocationKeeping(self._desk, self._session, self._who)
+        for location in document.locations.values():
+            changes += locations.apply(location, self)
         return changes + self._set_herald(document.herald)
 
     def _set_herald(self, wanted: HeraldLayer) -> list[Change]:
@@ -255,8 +282,17 @@ class Keeping:
         """Leave a folder to whoever comes next; where that is not possible, the next one has to take it over."""
         _leave(path, agent_of(self._session, now=self.now).uid)
 
-    def _sealed(self, stored: str | None, login: Login | None, place: str) -> tuple[str | None, list[Change]]:
-        """Give the credentials to be stored, and what changes by it."""
+    def sealed(self, stored: str | None, login: Login | None, place: str) -> tuple[str | None, list[Change]]:
+        """Give the credentials to be stored, and what changes by it.
+
+        Args:
+            stored: what is stored.
+            login: what is to be.
+            place: what they are for, and bound to.
+
+        Raises:
+            ConfigurationError: a password is needed, or the file that it should be in cannot be used.
+        """
         from ops.passwords import read_password
 
         known = _known_user(stored)

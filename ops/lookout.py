@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -21,6 +22,7 @@ from ops.settings import Settings
 from policies.errors import CatalogAwayError, RollforwardError
 from storage.catalog.chains import chains_due
 from storage.catalog.database import Catalog
+from storage.catalog.headstart import disks_due
 from watcher.pacing import Pacer
 from watcher.watching import Watcher
 
@@ -60,6 +62,39 @@ class Scheduler:
                 return  # no Redis at present: the next tick tries again
 
 
+class DiskScheduler:
+    """Says which HeadStart disks are due. A tick reads those alone.
+
+    Args:
+        catalog: knows when each disk is due.
+        clock: calendar time.
+        hints: where to say it.
+        pacer: holds back what was said a moment ago.
+    """
+
+    def __init__(self, catalog: Catalog, clock: Clock, hints: Hints, pacer: Pacer) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._hints = hints
+        self._pacer = pacer
+
+    def tick(self, machine_time: datetime) -> None:
+        """Name the disks that are due.
+
+        Args:
+            machine_time: real time, for the pace.
+
+        Raises:
+            CatalogError: the catalogue cannot be read.
+        """
+        with self._catalog.read() as session:
+            due = disks_due(session, self._clock())
+        for disk_id in due:
+            if self._pacer.may_say(disk_id, machine_time) and not self._hints.disk_due(disk_id):
+                self._pacer.forget(disk_id)
+                return  # no Redis at present: the next tick tries again
+
+
 def main() -> None:
     """Watch and tick until SIGTERM or SIGINT."""
     settings = Settings.from_environment(os.environ)
@@ -73,10 +108,12 @@ def main() -> None:
     clock = parse_clock(settings.clock)
     watcher = Watcher(catalog, hints.folder_changed, say_again=say_again, poll_s=settings.poll_s)
     scheduler = Scheduler(catalog, clock, hints, Pacer(say_again))
+    disks = DiskScheduler(catalog, clock, hints, Pacer(say_again))
     keeper = ClockKeeper(catalog, clock, lease_time=settings.seconds("lease_s"))
     watcher.start()
     _log.info("ready")
-    rounds = Rounds([keeper.tick, lambda: watcher.tick(machine_now()), lambda: scheduler.tick(machine_now())])
+    ticks = (watcher.tick, scheduler.tick, disks.tick)
+    rounds = Rounds([keeper.tick, *(partial(_at_this_moment, tick) for tick in ticks)])
     while True:
         if rounds.go():
             beat(settings.state_dir, LOOKOUT)
@@ -85,6 +122,10 @@ def main() -> None:
     watcher.stop()
     catalog.close()
     ending.leave()
+
+
+def _at_this_moment(tick: Callable[[datetime], None]) -> None:
+    tick(machine_now())
 
 
 class Rounds:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from ops.headstart_screen import DiskLine, job_views
 from ops.observe.health import LOOKOUT_SILENCE, WORKER_SILENCE, judge_pulse
 from ops.observe.pulse import LOOKOUT, WORKER, last_beat
 from ops.observe.space import Space, measure_all
@@ -127,6 +128,7 @@ class Standing:
         troubles_in_all: how many there are.
         freezes: why nothing is removed.
         letters_waiting: letters that have not arrived.
+        disks: disks that are kept rolled forward.
     """
 
     agent: AgentStanding
@@ -141,6 +143,7 @@ class Standing:
     troubles_in_all: int
     freezes: tuple[Freeze, ...]
     letters_waiting: int
+    disks: tuple[DiskLine, ...] = ()
 
 
 def gather_standing(desk: Desk, machine_now: datetime, *, folders_max: int | None) -> Standing:
@@ -177,6 +180,7 @@ def gather_standing(desk: Desk, machine_now: datetime, *, folders_max: int | Non
             ),
             freezes=_freezes(session, now),
             letters_waiting=count_waiting(session),
+            disks=tuple(job_views(session, now)),
         )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import click
 
+from ops.headstart_screen import DiskLine
 from ops.observe.space import Space
 from ops.status import FolderStanding, Standing
 from ops.words import age_words, count_words, plain, size_words
+from policies.headstart import DiskState
 from policies.names import Tier
 from storage.catalog.models import ImageState
 from storage.catalog.status import Tally
@@ -17,6 +20,7 @@ from storage.catalog.status import Tally
 _BAR_CELLS = 10
 _UNVERIFIED = (ImageState.SETTLING, ImageState.LANDED, ImageState.VERIFYING)
 _LOW = 0.1
+_DISKS_NAMED = 5
 
 
 def screen(standing: Standing) -> str:
@@ -70,6 +74,20 @@ def standing_json(standing: Standing) -> dict[str, object]:
         ],
         "letters_waiting": standing.letters_waiting,
         "folders": [_folder_json(folder) for folder in standing.folders],
+        "headstart": [_disk_json(line) for line in standing.disks],
+    }
+
+
+def _disk_json(line: DiskLine) -> dict[str, object]:
+    standing = line.standing
+    return {
+        "job": line.job.name,
+        "volume": line.disk.volume,
+        "path": str(line.path),
+        "state": line.state.value,
+        "reason": line.disk.reason or None,
+        "number": None if standing is None else standing.number,
+        "behind_s": round(line.behind.total_seconds()),
     }
 
 
@@ -112,6 +130,7 @@ def _lines(standing: Standing) -> Iterator[str]:
         yield f"  {mark} {plain(subject)}: {plain(trouble.reason)} ({age_words(now - trouble.began_at)})"
     if standing.troubles_in_all > 5:
         yield f"  … and {standing.troubles_in_all - 5:,} more troubles"
+    yield from _disk_lines(standing.disks)
     if not standing.folders_in_all:
         yield ""
         yield "No folder is managed yet: rollforward folder add PATH"
@@ -122,6 +141,21 @@ def _lines(standing: Standing) -> Iterator[str]:
     left = standing.folders_in_all - len(standing.folders)
     if left > 0:
         yield f"… and {left:,} more folders: rollforward status --all"
+
+
+def _disk_lines(disks: Sequence[DiskLine]) -> Iterator[str]:
+    """Say how the disks stand that are kept rolled forward: those that do not stand as they should each by itself."""
+    if not disks:
+        return
+    counts = Counter(line.state for line in disks)
+    parts = [f"{count:,} {state.value}" for state, count in counts.items()]
+    yield f"disks    {', '.join(parts)}"
+    well = (DiskState.UP_TO_DATE, DiskState.WAITING, DiskState.FINALIZED, DiskState.PAUSED)
+    for line in [line for line in disks if line.state not in well][:_DISKS_NAMED]:
+        colour = "red" if line.state in (DiskState.STOPPED, DiskState.NEEDS_FRESH) else "cyan"
+        behind = f" ({age_words(line.behind)} behind)" if line.behind else ""
+        name = f"{line.disk.volume} of {line.job.name}"
+        yield f"  {click.style(plain(name), fg=colour)}: {plain(line.words)}{behind}"
 
 
 def _agent_line(standing: Standing) -> str:

@@ -19,6 +19,7 @@ from ops.plan_screen import suspended_words
 from ops.show import plain, print_json, size_words
 from ops.words import age_words, moment_words
 from policies.control import control_at
+from policies.cursor import roll_on_path
 from policies.errors import ConfigurationError
 from policies.holdings import Holding
 from policies.points import Span
@@ -238,6 +239,10 @@ def _needs(view: ChainView, span: Span, now: datetime) -> Iterator[str]:
             yield hold.needed_by
     for claim in view.facts.claims:
         is_on_way = claim.target is not None and claim.target.id in span.held_ids
+        if claim.standing is not None and claim.target is not None:
+            proven = [one.span for one in view.facts.holdings if one.is_proven]
+            path = roll_on_path(claim.standing, proven, claim.target.id) or ()
+            is_on_way = any(one.name == span.name for one in path)
         if claim.is_alive(now) and (span.name in claim.names or is_on_way):
             yield claim.holder
 

@@ -31,6 +31,7 @@ from policies.errors import CatalogError
 from policies.folder_policy import DEFAULT_AGENT_POLICY
 from storage.catalog.database import Catalog
 from storage.catalog.leases import let_go_of_all
+from storage.credentials import KEY_FILE, CredentialSeal
 
 _log = structlog.get_logger("worker")
 
@@ -101,6 +102,7 @@ def _make_context(settings: Settings, catalog: Catalog) -> AgentContext:
         ),
         stopping=threading.Event(),
         throttle=Throttle(DEFAULT_AGENT_POLICY.performance.cpu_percent, settings.workers),
+        seal=CredentialSeal(settings.state_dir / KEY_FILE),
     )
 
 

@@ -39,7 +39,8 @@ class TroubleKind(StrEnum):
 
     DAMAGED: an image was judged bad. FAILURE: work went wrong and is set aside, or goes wrong again and again.
     UNREACHABLE: a folder cannot be read. WAITING: what is due could not be done for a long time. FROZEN: nothing is
-    removed, because something looks wrong. INACTIVITY: no new image for days. LOW_SPACE: a device runs full.
+    removed, because something looks wrong. INACTIVITY: no new image for days. LOW_SPACE: a device runs full. STANDBY: a
+    disk that is kept rolled forward stopped, or falls behind.
     """
 
     DAMAGED = "damaged"
@@ -49,6 +50,7 @@ class TroubleKind(StrEnum):
     FROZEN = "frozen"
     INACTIVITY = "inactivity"
     LOW_SPACE = "low_space"
+    STANDBY = "standby"
 
 
 class Topic(StrEnum):
@@ -68,6 +70,7 @@ TOPIC_OF: Final[Mapping[TroubleKind, Topic]] = {
     TroubleKind.FROZEN: Topic.FAILURE,
     TroubleKind.INACTIVITY: Topic.INACTIVITY,
     TroubleKind.LOW_SPACE: Topic.SPACE,
+    TroubleKind.STANDBY: Topic.FAILURE,
 }
 """Which topic a kind of trouble belongs to."""
 
@@ -96,6 +99,7 @@ DAMPING: Final[Mapping[TroubleKind, Damping]] = {
     TroubleKind.FROZEN: Damping(_SOON, _MINUTES),
     TroubleKind.INACTIVITY: Damping(_SOON, _SOON),
     TroubleKind.LOW_SPACE: Damping(_MINUTES, timedelta(hours=1)),
+    TroubleKind.STANDBY: Damping(_MINUTES, _MINUTES),
 }
 """Patience by kind."""
 

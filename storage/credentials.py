@@ -21,6 +21,9 @@ from typing import Final
 from policies.errors import ConfigurationError, StorageError
 from storage.publish import sync_folder
 
+KEY_FILE: Final = "credentials.key"
+"""Name of the key file in the state directory."""
+
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _VERSION: Final = "v1"

@@ -395,3 +395,44 @@ def filled_runs(source: U8, starts: I64, lengths: I64) -> npt.NDArray[np.bool_]:
                 break
             at = end
     return filled
+
+
+@njit(nogil=True, cache=True)
+def _count_runs(lo: U64, hi: U64) -> Int:
+    count = np.int64(0)
+    for row in range(len(lo)):
+        low, high = lo[row], hi[row]
+        count += popcount(low & ~(low << np.uint64(1)))
+        count += popcount(high & ~((high << np.uint64(1)) | (low >> np.uint64(63))))
+    return count
+
+
+@njit(nogil=True, cache=True)
+def granule_runs(lo: U64, hi: U64, granule_bytes: int) -> tuple[I64, I64, I64]:
+    """Find the runs of granules that masks name, none of them longer than its block.
+
+    Args:
+        lo: uint64, one a block: granules 0 to 63.
+        hi: likewise, granules 64 to 127.
+        granule_bytes: size of a granule.
+
+    Returns:
+        For each run, in order, all int64: the row of its block, where it begins in the block, and how long it is, in
+        bytes.
+    """
+    count = _count_runs(lo, hi)
+    rows, firsts, lengths = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
+    at = 0
+    for row in range(len(lo)):
+        granule = 0
+        while granule < _GRANULES:
+            if not _has(lo[row], hi[row], granule):
+                granule += 1
+                continue
+            first = granule
+            while granule < _GRANULES and _has(lo[row], hi[row], granule):
+                granule += 1
+            rows[at], firsts[at] = row, first * granule_bytes
+            lengths[at] = (granule - first) * granule_bytes
+            at += 1
+    return rows, firsts, lengths

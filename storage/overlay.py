@@ -70,6 +70,11 @@ class Window:
         """Yield the window in parts that each hold whole blocks of one stripe, `blocks` of them long and aligned."""
         yield from self._split(self.records["block"] // blocks)
 
+    def parcels(self, blocks: int) -> Iterator[Window]:
+        """Yield the window in parts that each hold all frames of so many blocks, however far these lie apart."""
+        block = self.records["block"]
+        yield from self._split(np.cumsum(np.append(0, block[1:] != block[:-1])[: len(block)]) // blocks)
+
     def _split(self, group: npt.NDArray[np.integer]) -> Iterator[Window]:
         if len(self):
             starts = np.flatnonzero(np.append(True, group[1:] != group[:-1])).tolist()
@@ -151,16 +156,17 @@ class Overlay:
         for layer in self.layers:
             layer.check_segment_table()
 
-    def windows(self, align_blocks: int = 1) -> Iterator[Window]:
+    def windows(self, align_blocks: int = 1, first_block: int = 0) -> Iterator[Window]:
         """Yield the whole overlay, every frame in exactly one window, in ascending order of blocks.
 
         Args:
             align_blocks: windows begin and end at multiples of it.
+            first_block: frames of blocks before it are passed over; a multiple of `align_blocks`.
 
         Raises:
             FormatError: an index is damaged.
         """
-        first = 0
+        first = first_block
         while True:
             stop = self._window_stop(first)
             if stop is None:

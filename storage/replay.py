@@ -34,6 +34,7 @@ _AHEAD: Final = 2 * _THREADS
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,26 @@ class Stripe:
 
     blocks: I64
     plain: U8
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Decoded blocks that some frame is seen in, however far apart they lie.
+
+    Attributes:
+        blocks: int64, ascending.
+        plain: uint8, shape (blocks, block bytes); valid only until the next parcel is taken.
+        seen_lo: uint64, one a block: granules 0 to 63 that some frame shows; the others are zero, if that was asked
+            for, and undefined otherwise.
+        seen_hi: likewise, granules 64 to 127.
+        stored_bytes: stored bytes of the frames that were read for it.
+    """
+
+    blocks: I64
+    plain: U8
+    seen_lo: U64
+    seen_hi: U64
     stored_bytes: int
 
 
@@ -124,6 +145,43 @@ class BlockReader:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
             streams.finish()
+
+    def parcels(self, first_block: int = 0, *, clears: bool = True) -> Generator[Parcel, None, None]:
+        """Decode all that is seen, in threads, and give it out in parcels of a few MiB.
+
+        Each frame is held against its own digest first, so whatever is given out is good. What newer frames hide is
+        not read.
+
+        Args:
+            first_block: where to begin.
+            clears: whether granules that no frame shows are to be zero.
+
+        Yields:
+            Parcels in order of the volume, each valid until the next one is taken.
+
+        Raises:
+            FormatError: an image is damaged.
+            StorageError: one cannot be read.
+        """
+        buffers = BufferPool(_AHEAD, self._blocks_at_once * self._overlay.block_bytes)
+
+        def decode(window: Window) -> tuple[Parcel, U8]:
+            buffer = buffers.take()
+            blocks, firsts = np.unique(window.records["block"].astype(np.int64), return_index=True)
+            plain = buffer[: len(blocks) * self._overlay.block_bytes].reshape(len(blocks), -1)
+            self._decode(window, blocks, plain, clears=clears)
+            lo, hi = (np.bitwise_or.reduceat(need, firsts) for need in (window.need_lo, window.need_hi))
+            return Parcel(blocks, plain, lo, hi, _stored_bytes(window)), buffer
+
+        parts = self._seen_parts(first_block)
+        with closing(ordered_map(decode, parts, threads=THREADS, ahead=_AHEAD)) as decoded:
+            for parcel, buffer in decoded:
+                yield parcel
+                buffers.give(buffer)
+
+    def _seen_parts(self, first_block: int) -> Iterator[Window]:
+        for window in self._overlay.windows(first_block=first_block):
+            yield from window.rows(np.flatnonzero(window.seen)).parcels(self._blocks_at_once)
 
     def _begin(
         self, window: Window, buffer: U8, streams: StoredStreams, pool: ThreadPoolExecutor
@@ -206,9 +264,13 @@ class BlockReader:
         plain[is_untouched] = 0
         self._decode(frames, blocks, plain)
 
-    def _decode(self, window: Window, blocks: I64, plain: U8) -> None:
+    def _decode(self, window: Window, blocks: I64, plain: U8, *, clears: bool = True) -> None:
         """Lay a window's frames, which hold whole blocks, into their rows of `plain`."""
-        rows = self._cleared_rows(window, blocks, plain)
+        rows: I64 = (
+            self._cleared_rows(window, blocks, plain)
+            if clears
+            else np.searchsorted(blocks, window.records["block"])
+        )
         buffer = self._stored.take()
         try:
             at = 0

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from policies.errors import SourceError
 from policies.points import Point, PointId
+from storage.partition_facts import partition_facts
 
 _BLKGETSIZE64: Final = 0x80081272
 _BLKFLSBUF: Final = 0x1261
@@ -146,6 +147,8 @@ class VolumeSource:
         self._is_itself = not vouched and self.path == path
         try:
             self._begin(path, frozen_at, vouched)
+            told = partition_facts(path) if stat.S_ISBLK(os.fstat(self._fd).st_mode) else {}
+            self.facts = {"partition": told} if told else {}
         except OSError as error:
             os.close(self._fd)
             raise SourceError(f"cannot be looked at: {error.strerror}", path=str(path)) from error

@@ -117,7 +117,10 @@ class StillSource:
         self._used = used
         self.name = source.name
         self.size_bytes = source.size_bytes
-        self.facts: Mapping[str, object] = {"used_only": used.kind} if used else {}
+        self.facts: Mapping[str, object] = {
+            **source.facts,
+            **({"used_only": used.kind} if used else {}),
+        }
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer from `offset`; what is free is not read, and zero."""

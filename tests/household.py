@@ -18,7 +18,8 @@ from sqlalchemy import select
 
 from actors.chain_work import look_after_chain
 from actors.context import AgentContext, Pace
-from actors.hints import CONSOLIDATE, RECONCILE, REVERIFY, VERIFY, Hints, Job
+from actors.headstart import roll_disk
+from actors.hints import CONSOLIDATE, HEADSTART, RECONCILE, REVERIFY, VERIFY, Hints, Job
 from actors.reconcile import reconcile_folder
 from actors.verify import reverify_image, verify_image
 from ops.clock import machine_now
@@ -27,8 +28,10 @@ from storage.catalog import Catalog, Chain, Event, EventKind, Image, ImageState,
 from storage.catalog.agents import agent_of
 from storage.catalog.chains import chains_due, make_folder_due
 from storage.catalog.folders import add_folder, set_folder_settings
+from storage.catalog.headstart import disks_due
 from storage.catalog.holders import Holder
 from storage.catalog.models import Folder, Layer
+from storage.credentials import KEY_FILE, CredentialSeal
 
 VOLUME = "V"
 _TURNS_MAX = 200
@@ -38,6 +41,7 @@ _JOBS: dict[str, Callable[[AgentContext, Hints, int], None]] = {
     VERIFY.name: verify_image,
     REVERIFY.name: reverify_image,
     CONSOLIDATE.name: look_after_chain,
+    HEADSTART.name: roll_disk,
 }
 
 
@@ -93,6 +97,7 @@ class Household:
             engine_version="test",
             pace=Pace(settle_time=_AT_ONCE, hint_again=_AT_ONCE),
             holder=self._holder(),
+            seal=CredentialSeal(self.place / KEY_FILE),
         )
         self.context.throttle.set_percent(100)
         with self.catalog.write() as session:
@@ -150,6 +155,10 @@ class Household:
         with self.catalog.read() as session:
             return [chain_id for chain_id, _ in chains_due(session, self.now)]
 
+    def disks_due(self) -> list[int]:
+        with self.catalog.read() as session:
+            return disks_due(session, self.now)
+
     def settle(self) -> None:
         """Scan and work until nothing is to be done any more at this moment."""
         for _ in range(_TURNS_MAX):
@@ -158,7 +167,10 @@ class Household:
             due = self.due()
             for chain_id in due:
                 look_after_chain(self.context, self.inbox, chain_id)
-            if not due and not self.inbox.waiting:
+            disks = self.disks_due()
+            for disk_id in disks:
+                roll_disk(self.context, self.inbox, disk_id)
+            if not due and not disks and not self.inbox.waiting:
                 return
         raise AssertionError(f"never settles: {self.waits()}, {self.last_events()}")
 

@@ -133,6 +133,24 @@ class TornMedium:
     def exists(self, path: Path) -> bool:
         return path in self.names
 
+    def load(self, path: Path, limit_bytes: int) -> bytes | None:
+        stored = self.names.get(path)
+        return None if stored is None else bytes(stored.now[:limit_bytes])
+
+    def clone(self, source: Path, target: Path) -> bool:
+        return False
+
+    def copy(self, source: Path, target: Path, told: Callable[[int, int], bool]) -> bool:
+        content, file = bytes(self.names[source].now), self.open(target, create=True)
+        file.truncate(len(content))
+        for at in range(0, len(content), 1 << 20):
+            if told(at, len(content)):
+                return False
+            if any(piece := content[at : at + (1 << 20)]):
+                file.write([memoryview(piece)], at)
+        file.sync()
+        return True
+
     def make_folder(self, path: Path) -> None:
         self.step()
 

@@ -13,6 +13,8 @@ from hsr.disks.side_files import DiskMap
 from storage import kernels
 
 _HOLE_BYTES: Final = 64 << 10
+_BLOCKS_AT_ONCE: Final = 1 << 20
+"""Blocks that are looked at together: the arrays of a large disk's would fill the memory."""
 
 
 class Content(Protocol):
@@ -23,6 +25,9 @@ class Content(Protocol):
 
     def zero(self, start: int, stop: int) -> None:
         """Make a range read as zero. Crash: any part of it does."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return what was written; zeros, where nothing was."""
 
     def sync(self) -> None:
         """Make all durable: what was written, then where it lies."""
@@ -57,6 +62,10 @@ class FlatContent:
         """Zero a range; see `Content`."""
         if start < stop:
             self._file.zero(start, stop - start)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read; see `Content`."""
+        return self._file.read(offset, size).ljust(size, b"\0")
 
     def sync(self) -> None:
         """Sync the file; see `Content`."""
@@ -122,16 +131,26 @@ class SlottedContent:
 
     def zero(self, start: int, stop: int) -> None:
         """Zero a range; blocks without slots are zero already; see `Content`."""
-        if start >= stop:
-            return
-        size = self._slots.block_bytes
-        first = start // size
-        blocks = first + np.flatnonzero(self._used[first : -(-stop // size)] >= 0)
-        places = self._places(self._used[blocks])
-        lows, highs = np.maximum(blocks * size, start), np.minimum((blocks + 1) * size, stop)
-        offsets = places + lows - blocks * size
-        for offset, length in _joined(offsets, highs - lows):
-            self._file.zero(offset, length)
+        unit = self._slots.block_bytes
+        for first in range(start // unit, -(-stop // unit) if start < stop else 0, _BLOCKS_AT_ONCE):
+            low, high = max(start, first * unit), min(stop, (first + _BLOCKS_AT_ONCE) * unit)
+            blocks = first + np.flatnonzero(self._used[first : -(-high // unit)] >= 0)
+            lows, highs = np.maximum(blocks * unit, low), np.minimum((blocks + 1) * unit, high)
+            offsets = self._places(self._used[blocks]) + lows - blocks * unit
+            for offset, length in _joined(offsets, highs - lows):
+                self._file.zero(offset, length)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read, block by block; see `Content`."""
+        found, unit = [], self._slots.block_bytes
+        while size > 0:
+            block, within = divmod(offset, unit)
+            length = min(unit - within, size)
+            slot = int(self._used[block])
+            place = int(self._places(np.array([slot], np.int32))[0]) + within
+            found.append(self._file.read(place, length).ljust(length, b"\0") if slot >= 0 else bytes(length))
+            offset, size = offset + length, size - length
+        return b"".join(found)
 
     def sync(self) -> None:
         """Sync the file, then record new slots; see `Content`."""

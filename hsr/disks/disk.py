@@ -54,6 +54,9 @@ class VirtualDisk(Protocol):
     def zero(self, start: int, stop: int) -> None:
         """Make a range read as zero."""
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return what was written; what never was is zero."""
+
     def sync(self) -> None:
         """Make all durable, content before map."""
 
@@ -255,6 +258,26 @@ class _Disk:
             raise ValueError("the range lies outside the disk")
         with self._changing():
             self._content.zero(*self._edges.zero(start, stop))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes as they are, not for speed.
+
+        Args:
+            offset: the first one.
+            size: how many, within the disk's size.
+
+        Raises:
+            RestoreError: the medium refuses.
+        """
+        if not 0 <= offset <= offset + size <= self.size_bytes:
+            raise ValueError("the range lies outside the disk")
+        front, within, back = self._edges.cut(offset, offset + size)
+        parts = (
+            self._edges.read(*front),
+            self._content.read(within[0], within[1] - within[0]),
+            self._edges.read(*back),
+        )
+        return b"".join(parts)
 
     def sync(self) -> None:
         """Make all that was written durable, and then the map; only after it may a cursor be closed.

@@ -66,6 +66,21 @@ class Edges:
                 self._file.zero(low + shift, high - low)
         return min(max(start, self._front_end), self._back), max(min(stop, self._back), self._front_end)
 
+    def cut(self, start: int, stop: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Cut a range in three, any of them empty: of the front edge, between the edges, of the back one."""
+        front = min(start, self._front_end), min(stop, self._front_end)
+        back = max(start, self._back), max(stop, self._back)
+        return front, (max(start, front[1]), max(min(stop, back[0]), front[1])), back
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return bytes of a range within one edge.
+
+        Raises:
+            RestoreError: the medium refuses.
+        """
+        shift = 0 if start < self._front_end else HIDDEN_BYTES - self._back
+        return self._file.read(start + shift, stop - start).ljust(stop - start, b"\0")
+
     def _ranges(self) -> Iterator[tuple[int, int, int]]:
         """Yield where each begins and ends, and how far it is moved in the file."""
         yield 0, self._front_end, 0

@@ -9,10 +9,12 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
+from hsr.targets import DirectWriter
 from policies.errors import BusyError, ConfigurationError, RestoreError
 from storage.publish import sync_folder
 from storage.source import device_or_file_bytes
@@ -22,7 +24,24 @@ _ZERO_PIECE: Final = bytes(1 << 20)
 _PUNCH_HOLE_KEEPING_SIZE: Final = 0x02 | 0x01
 _BLKZEROOUT: Final = 0x127F
 _SECTOR_BYTES: Final = 512
+_FICLONE: Final = 0x40049409
+_COPY_BYTES: Final = 16 << 20
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
+_SEND_BYTES: Final = 4 << 20
+"""The kernel is told to begin with so much; it would wait for seconds, or for a sync."""
+_SEND_ONLY: Final = 2
+_DIRECT_BYTES_MIN: Final = 256 << 10
+"""Longer runs go past the page cache."""
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_LIBC.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+
 _UNSUPPORTED: Final = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
+
+
+Told = Callable[[int, int], bool]
+"""Told (done_bytes, total_bytes) now and then; returns whether to stop."""
 
 
 class DiskFile(Protocol):
@@ -64,6 +83,31 @@ class Medium(Protocol):
     def exists(self, path: Path) -> bool:
         """Tell whether a name leads to anything."""
 
+    def load(self, path: Path, limit_bytes: int) -> bytes | None:
+        """Return what a small file holds, whoever has it open, up to a limit; None if it is not there."""
+
+    def clone(self, source: Path, target: Path) -> bool:
+        """Make a new file that shares the blocks of another, durably but for its name; return whether that can be done.
+
+        Raises:
+            ConfigurationError: the new file is there already.
+        """
+
+    def copy(self, source: Path, target: Path, told: Told) -> bool:
+        """Make a new file with what another holds, durably but for its name, holes as holes.
+
+        Args:
+            source: the other; nobody writes to it meanwhile.
+            target: the new file.
+            told: told how much is done, of how much; returns whether to stop.
+
+        Returns:
+            Whether it is whole; otherwise it was told to stop.
+
+        Raises:
+            ConfigurationError: the new file is there already.
+        """
+
     def make_folder(self, path: Path) -> None:
         """Make a folder, if it is missing."""
 
@@ -104,6 +148,45 @@ class LocalMedium:
         """Tell whether a name leads to anything; see `Medium`."""
         return os.path.lexists(path)
 
+    def load(self, path: Path, limit_bytes: int) -> bytes | None:
+        """Read a small file; see `Medium`."""
+        with _refusals(path):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except FileNotFoundError:
+                return None
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise ConfigurationError("is no regular file", path=str(path))
+                return _LocalFile(fd, path, is_device=False).read(0, limit_bytes)
+            finally:
+                os.close(fd)
+
+    def clone(self, source: Path, target: Path) -> bool:
+        """Share the blocks of a file; see `Medium`."""
+        with _refusals(target), _both(source, target) as (read_fd, write_fd):
+            try:
+                fcntl.ioctl(write_fd, _FICLONE, read_fd)
+            except OSError as error:
+                target.unlink()
+                if error.errno in _FULL:
+                    raise
+                return False  # file systems and servers have many words for what they cannot do
+            os.fsync(write_fd)
+            return True
+
+    def copy(self, source: Path, target: Path, told: Told) -> bool:
+        """Copy a file; see `Medium`."""
+        with _refusals(target), _both(source, target) as (read_fd, write_fd):
+            total = os.fstat(read_fd).st_size
+            os.ftruncate(write_fd, total)
+            for at, size in _data_pieces(read_fd, total):
+                if told(at, total):
+                    return False
+                _copy_piece(read_fd, write_fd, at, size)
+            os.fsync(write_fd)
+            return not told(total, total)
+
     def make_folder(self, path: Path) -> None:
         """Make a folder; see `Medium`."""
         with _refusals(path):
@@ -131,11 +214,30 @@ class _LocalFile:
         self._path = path
         self._is_device = is_device
         self._punches = True
+        self._kept_bytes = 0
+        self._direct: DirectWriter | None = None
+        self._sender: ThreadPoolExecutor | None = None
+        self._sending: Future[None] | None = None
 
     def write(self, buffers: Sequence[memoryview], offset: int) -> None:
+        if len(buffers) == 1 and len(buffers[0]) >= _DIRECT_BYTES_MIN:
+            if self._direct is None:  # by its descriptor: its name may be another file's by now
+                self._direct = DirectWriter(Path(f"/proc/self/fd/{self._fd}"))
+            done = self._direct.write(offset, buffers[0])
+            offset, buffers = offset + done, [buffers[0][done:]]
         with _refusals(self._path, offset):
+            start = offset
             for first in range(0, len(buffers), _IOV_MAX):
                 offset = _write_all(self._fd, list(buffers[first : first + _IOV_MAX]), offset)
+        self._send_soon(offset - start)
+
+    def _send_soon(self, size: int) -> None:
+        """Have what was written sent, once it is enough; it takes a while, so in a thread."""
+        self._kept_bytes += size
+        if self._kept_bytes >= _SEND_BYTES and (self._sending is None or self._sending.done()):
+            self._sender = self._sender or ThreadPoolExecutor(1, "rollforward-sender")
+            self._sending = self._sender.submit(_send, self._fd)
+            self._kept_bytes = 0
 
     def read(self, offset: int, size: int) -> bytes:
         found = bytearray()
@@ -180,9 +282,62 @@ class _LocalFile:
             os.fdatasync(self._fd)
 
     def close(self) -> None:
+        if self._sender is not None:
+            self._sender.shutdown()
+            self._sender = None
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+@contextlib.contextmanager
+def _both(source: Path, target: Path) -> Iterator[tuple[int, int]]:
+    """Open a file for reading, whoever has it open, and make a new one."""
+    with contextlib.ExitStack() as opened:
+        read_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        opened.callback(os.close, read_fd)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            write_fd = os.open(target, flags, 0o640)
+        except FileExistsError:
+            raise ConfigurationError("exists already", path=str(target)) from None
+        opened.callback(os.close, write_fd)
+        yield read_fd, write_fd
+
+
+def _data_pieces(fd: int, total: int) -> Iterator[tuple[int, int]]:
+    """Yield where a file holds something, in pieces."""
+    at = 0
+    while at < total:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            raise
+        end = os.lseek(fd, at, os.SEEK_HOLE)
+        for first in range(at, end, _COPY_BYTES):
+            yield first, min(_COPY_BYTES, end - first)
+        at = end
+
+
+def _copy_piece(read_fd: int, write_fd: int, at: int, size: int) -> None:
+    """Copy a piece of a file to the same place in another."""
+    while size:
+        try:
+            done = os.copy_file_range(read_fd, write_fd, size, at, at)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            piece = os.pread(read_fd, size, at)
+            _write_all(write_fd, [memoryview(piece)], at)
+            done = len(piece)
+        if not done:
+            raise OSError(errno.EIO, "the file ended early")
+        at, size = at + done, size - done
 
 
 def _take(fd: int, path: Path) -> None:
@@ -207,12 +362,17 @@ def _write_all(fd: int, buffers: list[memoryview], offset: int) -> int:
     return offset
 
 
+def _send(fd: int) -> None:
+    """Have the kernel begin to write what it keeps of a file, and wait for nothing: a later sync is short then.
+
+    Where that cannot be done, nothing is lost; what goes wrong is told by the sync.
+    """
+    _LIBC.sync_file_range(fd, 0, 0, _SEND_ONLY)
+
+
 def _punch(fd: int, offset: int, size: int) -> bool:
     """Make a hole; return whether the file system can."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fallocate = libc.fallocate
-    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    if fallocate(fd, _PUNCH_HOLE_KEEPING_SIZE, offset, size) == 0:
+    if _LIBC.fallocate(fd, _PUNCH_HOLE_KEEPING_SIZE, offset, size) == 0:
         return True
     code = ctypes.get_errno()
     if code in _UNSUPPORTED:
@@ -226,7 +386,7 @@ def _refusals(path: Path, offset: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in _FULL
         raise RestoreError(
             "the disk is full" if full else f"cannot be used: {error.strerror}",
             path=str(path),

@@ -5,15 +5,12 @@ No raw copy is made on the way. The image gets its name when it is whole and syn
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import struct
 import subprocess
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,12 +18,12 @@ from typing import TYPE_CHECKING, Final
 from hsr.exchange.formats import DiskFormat
 from hsr.exchange.qemu import Complaint, Tether, begin_tool, find_tool
 from hsr.restore import restore
-from policies.errors import ConfigurationError, RestoreError, RollforwardError
+from hsr.serving.background import served_in_background
+from policies.errors import ConfigurationError, RestoreError
 from policies.names import parse_image_name
 from storage.parts import image_files
 from storage.pipeline import Progress, no_progress
 from storage.publish import PartialFile
-from storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from hsr.serving.point import PointReader
@@ -174,7 +171,7 @@ def _write(
     progress: Progress,
 ) -> None:
     tool = find_tool("qemu-img")
-    with _served(point) as served:
+    with served_in_background(point, "export") as served:
         source = {
             "driver": "raw",
             "file": {"driver": "nbd", "server": {"type": "unix", "path": str(served.socket)}},
@@ -213,52 +210,6 @@ def _follow_progress(running: subprocess.Popen[bytes], volume_bytes: int, progre
         found = _PERCENT.findall(piece)
         if found:
             progress(int(volume_bytes * float(found[-1]) / 100), volume_bytes)
-
-
-class _Served:
-    """A point that is being served.
-
-    Attributes:
-        socket: where.
-        failure: the first error that reading it met; a client learns no more than that there was one.
-    """
-
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
-        self.failure: RollforwardError | None = None
-
-    def note(self, error: RollforwardError) -> None:
-        self.failure = self.failure or error
-
-
-@contextmanager
-def _served(point: PointReader) -> Iterator[_Served]:
-    """Serve a point on a socket of our own, from a thread."""
-    from hsr.serving.haggling import Export
-    from hsr.serving.server import NbdServer
-
-    with scratch_folder("export") as folder:
-        served = _Served(folder / "nbd.sock")
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="rollforward-export")
-        thread.start()
-        try:
-            offered = Export("", "export", point.size_bytes, point.block_bytes)
-
-            async def begin() -> NbdServer:
-                server = NbdServer(point, offered, on_failure=served.note)
-                await server.listen_on_socket(served.socket)
-                return server
-
-            server = asyncio.run_coroutine_threadsafe(begin(), loop).result()
-            try:
-                yield served
-            finally:
-                asyncio.run_coroutine_threadsafe(server.close(), loop).result()
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
 
 
 def _disk_bytes(partial: Path, disk_format: DiskFormat, target: Path) -> int:

@@ -14,7 +14,11 @@ from policies.errors import ConfigurationError
 Tether = Callable[..., list[str]]
 """Turns a command line into one whose program ends when this process does."""
 
-_PACKAGES: Final = {"qemu-img": "qemu-utils", "qemu-storage-daemon": "qemu-system-common"}
+_PACKAGES: Final = {
+    "qemu-img": "qemu-utils",
+    "qemu-storage-daemon": "qemu-system-common",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
 _WORDS_MAX: Final = 2000
 
 
@@ -32,14 +36,23 @@ def find_tool(name: str) -> str:
     return found
 
 
-def begin_tool(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a tool that says what is wrong in English."""
+def begin_tool(
+    command: Sequence[str], *, fds: Sequence[int] = (), at_terminal: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a tool that says what is wrong in English.
+
+    Args:
+        command: program and arguments.
+        fds: what it inherits.
+        at_terminal: whether it has our input and output; else none, and one that can be read.
+    """
     return subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdin=None if at_terminal else subprocess.DEVNULL,
+        stdout=None if at_terminal else subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "LC_ALL": "C"},
+        pass_fds=fds,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hsr.serving.point import PointReader
+from hsr.serving.readable import Readable
 from hsr.serving.replies import Piece, Replies, Request
 from policies.errors import RollforwardError
 
@@ -84,7 +84,7 @@ def take_batch(waiting: deque[Read]) -> list[Part]:
 
 
 def decode_batch(
-    point: PointReader, replies: Replies, parts: Sequence[Part], room: memoryview
+    point: Readable, replies: Replies, parts: Sequence[Part], room: memoryview
 ) -> list[list[Piece] | RollforwardError]:
     """Decode a batch; to be called in a thread.
 
@@ -111,7 +111,7 @@ def decode_batch(
     return [_chunks(replies, part, extents, start, room) for part in parts]
 
 
-def _filled(point: PointReader, offset: int, room: memoryview) -> Iterator[tuple[int, int, bool]]:
+def _filled(point: Readable, offset: int, room: memoryview) -> Iterator[tuple[int, int, bool]]:
     """Read all that is held; yield (start, stop, whether it is held) within the room."""
     at = 0
     while at < len(room):

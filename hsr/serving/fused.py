@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from hsr.serving.point import PointReader
+from hsr.serving.readable import Readable
 from hsr.serving.tools import run_tool, tool
 from policies.errors import ConfigurationError, RollforwardError
 
@@ -63,7 +63,7 @@ class FusedPoint:
 
     def __init__(
         self,
-        reader: PointReader,
+        reader: Readable,
         folder: Path,
         parts: Mapping[str, Part],
         time_s: float,
@@ -140,7 +140,7 @@ def _load_fuse() -> Any:
 
 
 def _serve_in_child(
-    reader: PointReader,
+    reader: Readable,
     folder: Path,
     parts: Mapping[str, Part],
     time_s: float,
@@ -178,7 +178,7 @@ class _Files:
 
     use_ns = True
 
-    def __init__(self, reader: PointReader, parts: Mapping[str, Part], time_s: float, ready: int) -> None:
+    def __init__(self, reader: Readable, parts: Mapping[str, Part], time_s: float, ready: int) -> None:
         self._reader = reader
         self._parts = {f"/{name}": part for name, part in parts.items()}
         self._time_ns = int(time_s * 1e9)

@@ -11,7 +11,7 @@ from typing import Final
 
 from hsr.serving.fused import DISK, PARTITION, FusedPoint, Part, unmount_fuse
 from hsr.serving.partitions import choose_partition, file_system_of
-from hsr.serving.point import PointReader
+from hsr.serving.readable import Readable
 from hsr.serving.tools import run_tool
 from policies.errors import ConfigurationError
 from storage.mounts import mounts
@@ -57,7 +57,7 @@ class Mounted:
 
 @contextlib.contextmanager
 def mounted(
-    reader: PointReader, at: Path, *, partition: int | None, raw: bool, time_s: float
+    reader: Readable, at: Path, *, partition: int | None, raw: bool, time_s: float
 ) -> Iterator[Mounted]:
     """Mount a point, read-only.
 
@@ -97,7 +97,7 @@ def mounted(
                 _unmount_kernel(at)
 
 
-def _file_system(reader: PointReader, offset: int, size: int) -> str | None:
+def _file_system(reader: Readable, offset: int, size: int) -> str | None:
     start = bytearray(min(4096, size))
     reader.read_into(offset, memoryview(start))
     return file_system_of(start)
@@ -160,7 +160,7 @@ def _mount_at(at: Path) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def looked_into(reader: PointReader, *, partition: int | None) -> Iterator[tuple[Path, str | None]]:
+def looked_into(reader: Readable, *, partition: int | None) -> Iterator[tuple[Path, str | None]]:
     """Offer a volume, or a partition of it, as a raw file to programs.
 
     Args:

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final
 
-from hsr.serving.point import PointReader
+from hsr.serving.readable import Readable
 from hsr.serving.tools import tool
 from policies.errors import ConfigurationError
 from storage.scratch import scratch_folder
@@ -31,7 +31,7 @@ class Partition:
     size_bytes: int
 
 
-def partitions_of(reader: PointReader) -> tuple[Partition, ...]:
+def partitions_of(reader: Readable) -> tuple[Partition, ...]:
     """Read the partition table of a disk.
 
     Logical partitions inside an extended one are not found: their tables lie in the midst of the disk.
@@ -68,7 +68,7 @@ def partitions_of(reader: PointReader) -> tuple[Partition, ...]:
     )
 
 
-def choose_partition(reader: PointReader, number: int | None) -> tuple[int, int]:
+def choose_partition(reader: Readable, number: int | None) -> tuple[int, int]:
     """Say where a partition, or the whole volume, lies.
 
     Args:
@@ -100,7 +100,7 @@ def choose_partition(reader: PointReader, number: int | None) -> tuple[int, int]
     )
 
 
-def _has_file_system(reader: PointReader) -> bool:
+def _has_file_system(reader: Readable) -> bool:
     """Tell whether the volume is a file system itself: a boot sector of NTFS can pass for a partition table."""
     plain = bytearray(min(4096, reader.size_bytes))
     reader.read_into(0, memoryview(plain))

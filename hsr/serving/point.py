@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,10 +19,12 @@ from policies.errors import DigestMismatchError, FormatError, RollforwardError
 from storage.codec import lay_frame, load_kernels
 from storage.digests import Buffer, frame_digest
 from storage.frame_kernels import lay_frames, load_lay_frames
+from storage.header import ImageHeader
 from storage.native_zstd import decoding_library
 from storage.overlay import Overlay
 from storage.pipeline import THREADS, BufferPool
 from storage.replay import BlockReader
+from storage.seals import open_metadata
 from storage.stored_file import StoredFile
 
 if TYPE_CHECKING:
@@ -78,6 +81,7 @@ class PointReader:
         except RollforwardError:
             self._overlay.close()
             raise
+        self._key = key
         self.size_bytes = self._overlay.end_bytes
         self.block_bytes = self._overlay.block_bytes
         self._granule_bytes = self._overlay.granule_bytes
@@ -97,6 +101,18 @@ class PointReader:
         firsts = [int(layer.pages["first_block"][0]) for layer in self._overlay.layers if len(layer.pages)]
         with contextlib.suppress(RollforwardError):  # whoever asks for this block is told
             self._decode_batch(min(firsts, default=0), np.empty((1, self.block_bytes), np.uint8))
+
+    @property
+    def header(self) -> ImageHeader:
+        """Header of the image that leads to the point, its metadata decrypted.
+
+        Raises:
+            DigestMismatchError: the metadata are not what was captured.
+        """
+        layer = self._overlay.layers[-1]
+        if self._key is None or not layer.header.encrypted:
+            return layer.header
+        return replace(layer.header, metadata=open_metadata(layer.header, self._key, str(layer.path)))
 
     def read_at_once(self, offset: int, size: int) -> bytes | None:
         """Read a few bytes, if no medium has to be waited for.

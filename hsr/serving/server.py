@@ -16,7 +16,7 @@ from hsr.serving.batches import BATCH_BYTES
 from hsr.serving.connection import Connection
 from hsr.serving.haggling import Export, haggle
 from hsr.serving.listener import Listener, port_socket, private_socket
-from hsr.serving.point import PointReader
+from hsr.serving.readable import Readable
 from hsr.serving.shelf import Shelf
 from hsr.serving.transmission import Ground, Transmission
 from policies.errors import ConfigurationError, RollforwardError
@@ -42,7 +42,7 @@ class NbdServer:
 
     def __init__(
         self,
-        point: PointReader,
+        point: Readable,
         export: Export,
         tls: ssl.SSLContext | None = None,
         *,

@@ -10,6 +10,11 @@ from policies.errors import ConfigurationError
 
 _PACKAGES = {
     "debugfs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
+    "xfs_repair": "xfsprogs",
+    "ntfsfix": "ntfs-3g",
+    "ntfsresize": "ntfs-3g",
+    "fsck.fat": "dosfstools",
     "sfdisk": "fdisk",
     "ntfsls": "ntfs-3g",
     "ntfscat": "ntfs-3g",

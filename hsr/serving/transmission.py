@@ -20,7 +20,8 @@ from typing import Final, TypeVar, TypeVarTuple
 from hsr.serving.batches import BATCH_BYTES, Part, Read, decode_batch, take_batch
 from hsr.serving.connection import Connection
 from hsr.serving.haggling import Terms
-from hsr.serving.point import EXTENTS_MAX, PointReader
+from hsr.serving.point import EXTENTS_MAX
+from hsr.serving.readable import Readable
 from hsr.serving.replies import Piece, Replies, Request
 from hsr.serving.shelf import Shelf
 from policies.errors import RollforwardError
@@ -65,7 +66,7 @@ class Ground:
         failed: told of errors of images.
     """
 
-    point: PointReader
+    point: Readable
     threads: Executor
     shelf: Shelf
     failed: Failed

@@ -151,6 +151,7 @@ TITLES: Final[Mapping[TroubleKind, str]] = {
     TroubleKind.FROZEN: "deletion is frozen",
     TroubleKind.INACTIVITY: "no new image",
     TroubleKind.LOW_SPACE: "space runs low",
+    TroubleKind.STANDBY: "stand-by disk is not kept up",
 }
 """What each kind of trouble is called."""
 

@@ -11,10 +11,12 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ops.headstart_screen import job_views
 from ops.observe.space import Space
-from ops.words import size_words
+from ops.words import age_words, size_words
 from policies.errors import ConfigurationError
 from policies.folder_policy import DEFAULT_FOLDER_POLICY, FolderPolicy, NoticePolicy, parse_folder_policy
+from policies.headstart import FALLS_BEHIND_AFTER, DiskState
 from policies.notices import Trouble, TroubleKind, TroubleRecord, is_inactive, is_space_low
 from storage.catalog.agents import agent_policy
 from storage.catalog.folders import all_folders
@@ -67,6 +69,7 @@ def find_troubles(
         *_failing(session, folders),
         *_frozen(session, folders, now),
         *_silent_volumes(session, folders, policies, now),
+        *_standbys(session, now),
         *_low_space(folders.values(), policies, spaces, low_before),
     ]
     unknown: set[str] = set()
@@ -133,8 +136,8 @@ def _damaged(session: Session, folders: Mapping[int, Folder]) -> Iterator[Troubl
 
 def _failing(session: Session, folders: Mapping[int, Folder]) -> Iterator[Trouble]:
     for work in work_in_trouble(session, failures=FAILURES):
-        if work.kind is WorkKind.NOTIFY:
-            continue  # a letter cannot tell that letters do not arrive; `rollforward status` does
+        if work.kind in (WorkKind.NOTIFY, WorkKind.HEADSTART):
+            continue  # a letter cannot tell that letters do not arrive; what stops a disk is told of the disk
         folder = folders.get(work.folder_id) if work.folder_id is not None else None
         doing = _WORK.get(work.kind, work.kind.value)
         reason = work.reason or "no reason is known"
@@ -194,6 +197,25 @@ def _silent_volumes(
                 f"no new image for more than {days} days; the last one landed on {volume.newest_at:%Y-%m-%d}",
                 "Look whether the volume is still captured.",
             )
+
+
+def _standbys(session: Session, now: datetime) -> Iterator[Trouble]:
+    for line in job_views(session, now):
+        place, subject = str(line.path), f"{line.disk.volume}, HeadStart job {line.job.name}"
+        since = "" if line.disk.due_since is None else f"; it is {age_words(line.behind)} behind"
+        if line.state is DiskState.NEEDS_FRESH:
+            reason, hint = line.words, "To have it built anew: rollforward hsr enable --fresh"
+        elif line.state is DiskState.STOPPED:
+            reason, hint = line.words, "It goes on by itself once that is mended."
+        elif line.state is not DiskState.PAUSED and line.behind > FALLS_BEHIND_AFTER:
+            reason, hint = (
+                line.words,
+                "Look whether the agent has enough to do it with, and what it waits for.",
+            )
+        else:
+            continue
+        key = f"standby {line.job.uid} {line.disk.volume}"
+        yield Trouble(TroubleKind.STANDBY, key, place, subject, f"{reason}{since}", hint)
 
 
 def _low_space(

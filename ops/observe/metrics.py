@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from sqlalchemy.orm import Session
 
+from ops.headstart_screen import job_views
 from ops.observe.event_counts import EventCounter
 from ops.observe.health import Health
 from ops.observe.queues import QueueLength
@@ -89,6 +90,7 @@ class CatalogueCollector:
             yield from _folder_metrics(folders, counts)
             yield from _age_metrics(session, folders, counts, now)
             yield from _work_metrics(session, now)
+            yield from _disk_metrics(session, now)
             happened = CounterMetricFamily(
                 "rollforward_events", "How often each kind of thing has happened.", labels=["kind"]
             )
@@ -201,6 +203,27 @@ def _work_metrics(session: Session, now: datetime) -> Iterator[Metric]:
         [one.kind.value for one in open_troubles(session)],
     )
     yield _one("rollforward_letters_waiting", "Letters that have not arrived yet.", count_waiting(session))
+
+
+def _disk_metrics(session: Session, now: datetime) -> Iterator[Metric]:
+    labels = ["job", "volume"]
+    behind = GaugeMetricFamily(
+        "rollforward_headstart_behind_seconds",
+        "For how long a disk has been behind what it should stand at, its lag apart.",
+        labels=labels,
+    )
+    age = GaugeMetricFamily(
+        "rollforward_headstart_point_age_seconds", "Age of the point at which a disk stands.", labels=labels
+    )
+    lines = job_views(session, now)
+    for line in lines:
+        names = [_label(line.job.name), _label(line.disk.volume)]
+        behind.add_metric(names, line.behind.total_seconds())
+        if line.standing is not None:
+            age.add_metric(names, _seconds(now, line.standing.time))
+    yield from (behind, age)
+    states = [line.state.value for line in lines]
+    yield _counted("rollforward_headstart_disks", "Disks that are kept rolled forward.", "state", states)
 
 
 def _space_metrics(spaces: dict[str, Space]) -> Iterator[Metric]:

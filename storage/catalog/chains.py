@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from policies.names import image_name
 from storage.catalog.folder_order import in_order
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob
 from storage.catalog.models import Chain, Folder, Image, ImageState
 
 AT_ONCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -49,6 +50,9 @@ def chain_for(
         )
         session.add(chain)
         session.flush()
+        jobs = select(HeadStartJob.id).where(HeadStartJob.folder_id == folder_id)
+        mine = update(HeadStartDisk).where(HeadStartDisk.job_id.in_(jobs), HeadStartDisk.volume == volume)
+        session.execute(mine.values(next_due_at=AT_ONCE).execution_options(synchronize_session=False))
     return chain
 
 
@@ -76,9 +80,15 @@ def chains_of_folder(session: Session, folder_id: int) -> list[Chain]:
 
 
 def make_folder_due(session: Session, folder_id: int | None) -> None:
-    """Make all chains of a folder due for planning, whatever the clock; those of every folder, if none is named."""
+    """Make all chains of a folder due for planning, whatever the clock; those of every folder, if none is named.
+
+    So are the disks that are kept rolled forward with its images.
+    """
     query = update(Chain).values(revision=Chain.revision + 1, next_due_at=AT_ONCE)
     session.execute(query if folder_id is None else query.where(Chain.folder_id == folder_id))
+    disks = update(HeadStartDisk).values(next_due_at=AT_ONCE).execution_options(synchronize_session=False)
+    jobs = select(HeadStartJob.id).where(HeadStartJob.folder_id == folder_id)
+    session.execute(disks if folder_id is None else disks.where(HeadStartDisk.job_id.in_(jobs)))
 
 
 def start_work(session: Session, folder_id: int | None, now: datetime) -> int:
@@ -123,6 +133,8 @@ def chains_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[t
 def make_due(session: Session, chain_id: int, now: datetime) -> None:
     """Make a chain due for planning, because something about it changed; a plan under way is out of date.
 
+    So are the disks that stand on it.
+
     Args:
         session: of a write transaction.
         chain_id: the chain; nothing happens if it is no longer catalogued.
@@ -132,6 +144,11 @@ def make_due(session: Session, chain_id: int, now: datetime) -> None:
     if chain is not None:
         chain.next_due_at = min(chain.next_due_at, now)
         chain.revision += 1
+        jobs = select(HeadStartJob.id).where(HeadStartJob.folder_id == chain.folder_id)
+        to_come = HeadStartDisk.chain_id.is_(None) & (HeadStartDisk.volume == chain.volume)
+        mine = (HeadStartDisk.chain_id == chain_id) | (to_come & HeadStartDisk.job_id.in_(jobs))
+        waiting = update(HeadStartDisk).where(mine, HeadStartDisk.next_due_at > now)
+        session.execute(waiting.values(next_due_at=now).execution_options(synchronize_session=False))
 
 
 def images_of_chain(session: Session, chain_id: int) -> list[Image]:

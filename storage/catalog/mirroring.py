@@ -18,6 +18,7 @@ from storage.catalog.agents import agent_of
 from storage.catalog.database import Catalog
 from storage.catalog.freezes import Scope, set_freezes
 from storage.catalog.holds import hold_entry, stored_holds
+from storage.catalog.job_memory import take_in_jobs
 from storage.catalog.ledger_lines import add_line, forget_lines, waiting_lines
 from storage.catalog.memory_models import (
     Agent,
@@ -127,7 +128,8 @@ def adopt_folder(
         FormatError: its ledger cannot be read at all.
         CatalogError: the catalogue cannot be used.
 
-    Crash: the folder is ours, and its ledger is read again.
+    Crash: the folder is ours, and its ledger is read again; HeadStart jobs that were not reached stay unknown, and
+        nothing is removed.
     """
     with catalog.read() as session:
         folder, agent = session.get(Folder, folder_id), session.get(Agent, 1)
@@ -166,6 +168,7 @@ def adopt_folder(
         own |= set(session.scalars(select(Tombstone.token).where(Tombstone.folder_id == folder_id)))
     if reading.faults:
         rewrite_ledger(path, now)
+    take_in_jobs(catalog, folder_id, now=now)
     return replace(adopted, strays=tuple(token for token in on_disk if token not in own))
 
 

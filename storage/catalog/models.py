@@ -85,6 +85,7 @@ class WorkKind(StrEnum):
     RETIRE = "retire"
     DELETE = "delete"
     NOTIFY = "notify"
+    HEADSTART = "headstart"
 
 
 def word_column(kind: type[StrEnum]) -> Enum:
@@ -340,6 +341,9 @@ class EventKind(StrEnum):
     REBUILT = "rebuilt"
     NOTICE = "notice"
     STARTED = "started"
+    ROLLED_ON = "rolled_on"
+    FINALIZED = "finalized"
+    DISK_STOPPED = "disk_stopped"
 
 
 class Event(Model):

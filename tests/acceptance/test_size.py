@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Tell
-from tests.checks.vastness import bounded, captures_bounded
+from tests.checks.vastness import bounded, captures_bounded, rolling_bounded
 from tests.vast import TB, make_vast_chain
 
 pytestmark = pytest.mark.acceptance
@@ -28,6 +28,13 @@ def test_capturing_twenty_terabytes(tell: Tell, tmp_path: Path, roomy: Path) -> 
     folder = tmp_path / "images"
     folder.mkdir()
     tell("captures of a sparse volume", lambda: captures_bounded(roomy, folder, 20 * TB))
+
+
+def test_rolling_twenty_terabytes(tell: Tell, tmp_path: Path, roomy: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    chain = make_vast_chain(folder, 20 * TB, incrementals=1, changed=1 / 20_000)
+    tell("one incremental onto a disk that is there", lambda: rolling_bounded(roomy, chain))
 
 
 @pytest.fixture

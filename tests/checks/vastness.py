@@ -9,16 +9,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
+from hsr.disks.form import DiskKind
+from hsr.disks.medium import LocalMedium
+from hsr.disks.side_files import SidePaths, open_map
 from hsr.restore import restore
+from hsr.rolling.cursor_file import Phase, Place, read_cursor, write_cursor
+from hsr.rolling.disk import RollingDisk
+from policies.cursor import Cursor, roll_on_path
 from storage.capture import capture
 from storage.chain import load_chain
 from storage.consolidate import consolidate
 from storage.image import ImageReader
+from storage.overlay import Overlay
+from storage.replay import BlockReader
 from storage.verify import verify_image
 from tests.vast import VOLUME, VastChain, distinct_blocks
 
@@ -75,6 +85,16 @@ def _capture(folder: Path) -> int:
     return capture(source, folder, VOLUME, now=datetime.now(UTC)).changed_bytes
 
 
+def _roll(folder: Path) -> int:
+    """Plan what brings the disk beside a folder to the chain's newest point, and apply it; return bytes written."""
+    path = Path((folder / "disk").read_text())
+    chain = load_chain(folder, VOLUME)
+    with RollingDisk.open(path) as disk:
+        images = roll_on_path(disk.cursor, chain.spans, chain.newest().id)
+        assert images is not None
+        return disk.apply([folder / span.name for span in images]).written_bytes
+
+
 WORKS: Final[dict[str, Callable[[Path], int]]] = {
     "plan": _plan,
     "verify": _verify,
@@ -83,7 +103,7 @@ WORKS: Final[dict[str, Callable[[Path], int]]] = {
 }
 
 
-_STEPS: Final[dict[str, Callable[[Path], int]]] = {**WORKS, "capture": _capture}
+_STEPS: Final[dict[str, Callable[[Path], int]]] = {**WORKS, "capture": _capture, "roll": _roll}
 
 
 def spend(work: str, folder: Path) -> Spent:
@@ -201,6 +221,58 @@ def captures_bounded(volumes: Path, folder: Path, size_bytes: int) -> str:
         volume.path.unlink()
         restored.unlink(missing_ok=True)
     return f"{size_bytes / 1e12:.2f} TB sparse: {', '.join(told)}"
+
+
+def rolling_bounded(disks: Path, chain: VastChain) -> str:
+    """Bring a disk, all of whose blocks are in use, from a chain's base to its one incremental; say what that took.
+
+    Args:
+        disks: a folder that can hold files of such a size.
+        chain: a base, and an incremental.
+
+    Raises:
+        AssertionError: it took more memory than is promised, or other contents came out.
+    """
+    folder, path = chain.paths[0].parent, disks / "disk.vhdx"
+    (folder / "disk").write_text(str(path))
+    _stand_at_base(path, chain)
+    spent = spend("roll", folder)
+    with ImageReader(chain.paths[1]) as image:
+        blocks = np.concatenate([records["block"] for records in image.iter_records()])
+        unit, point = image.header.block_bytes, image.header.end
+    told = f"{chain.volume_bytes / 1e12:.2f} TB, {len(blocks):,} blocks: {spent.seconds:.1f} s {spent.peak_mib} MiB"
+    assert spent.found == len(blocks) * unit, told
+    assert spent.peak_mib < LIMIT_MIB, told
+    with RollingDisk.open(path) as disk, Overlay(chain.paths[1:]) as overlay:
+        assert disk.cursor == Cursor.closed(point)
+        for block in (int(blocks[0]), int(blocks[-1])):
+            wanted = BlockReader(overlay).read(np.array([block]))[0].tobytes()
+            assert disk.read(block * unit, unit) == wanted
+    return told
+
+
+def _stand_at_base(path: Path, chain: VastChain) -> None:
+    """Make a disk that says to stand at the base, with a slot for each block, and nothing in them.
+
+    Writing its content would take as much room as it says to have; its map is what a disk of that size has.
+    """
+    with ImageReader(chain.paths[0]) as image:
+        header = image.header
+    place = Place.whole(chain.volume_bytes)
+    RollingDisk.begin(path, DiskKind.VHDX, place, job_uid=bytes(16), chain_id=header.chain_id).close()
+    paths, medium = SidePaths.beside(path), LocalMedium()
+    disk_map, form = open_map(medium, paths, path)
+    assert form.slots is not None
+    for some in np.array_split(np.arange(form.slots.block_count, dtype=np.int32), 5000):
+        disk_map.add_blocks(some)
+    disk_map.close()
+    os.truncate(path, form.slots.end(form.slots.block_count))
+    standing = read_cursor(medium, paths)
+    assert standing is not None
+    at_base = replace(
+        standing, phase=Phase.ROLLING, cursor=Cursor.closed(header.end), serial=disk_map.state.serial
+    )
+    write_cursor(medium, paths, at_base)
 
 
 def _main(work: str, folder: str) -> None:

@@ -238,6 +238,10 @@ def test_random_writes_against_a_plain_array(seed: int, chosen: DiskKind, size: 
             disk.sync()
             disk.close()
             disk = open_disk(PATH, medium=medium)
+        first = random.randrange(size)
+        length = random.randint(0, size - first)
+        assert disk.read(first, length) == truth[first : first + length]
+    assert disk.read(0, size) == truth
     disk.finalize(STAMP)
     found = read_whole(io.BytesIO(content_on(medium, chosen)), chosen, size)
     assert found == truth

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.checks.vastness import LIMIT_MIB, all_works, captures_bounded
+from tests.checks.vastness import LIMIT_MIB, all_works, captures_bounded, rolling_bounded
 from tests.vast import TB, make_vast_chain
 
 
@@ -20,3 +20,9 @@ def test_capturing_a_sparse_volume_takes_little_memory_and_time(tmp_path: Path) 
     folder = tmp_path / "images"
     folder.mkdir()
     assert captures_bounded(tmp_path, folder, (1 << 40) - 512)
+
+
+def test_rolling_a_disk_forward_takes_little_memory(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    assert rolling_bounded(tmp_path, make_vast_chain(folder, TB // 50, incrementals=1, changed=0.002))

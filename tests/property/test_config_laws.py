@@ -7,7 +7,7 @@ import tomllib
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ops.config_document import ConfigDocument, FolderEntry, Login, parse_config
+from ops.config_document import ConfigDocument, FolderEntry, LocationEntry, Login, parse_config
 from ops.config_text import config_text
 from ops.toml_text import line_of, toml_value
 from policies.calendar import Weekday
@@ -53,9 +53,18 @@ def entries(draw: st.DrawFn) -> FolderEntry:
 
 
 @st.composite
+def locations(draw: st.DrawFn) -> LocationEntry:
+    name = draw(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=20))
+    address = draw(st.sampled_from(["", "//nas/disks", "//nas/disks/of mine"]))
+    return LocationEntry(name, "/" + "/".join(draw(PATHS)), address, draw(LOGINS))
+
+
+@st.composite
 def documents(draw: st.DrawFn) -> ConfigDocument:
     folders = {entry.path: entry for entry in draw(st.lists(entries(), max_size=3))}
-    return ConfigDocument(draw(layers(AGENT_FIELDS + FOLDER_FIELDS)), draw(LOGINS), folders)
+    places = {entry.name: entry for entry in draw(st.lists(locations(), max_size=2))}
+    layer = draw(layers(AGENT_FIELDS + FOLDER_FIELDS))
+    return ConfigDocument(layer, draw(LOGINS), folders, locations=places)
 
 
 @given(documents())

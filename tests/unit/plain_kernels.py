@@ -158,3 +158,14 @@ def filled_runs(source, starts, lengths):
         [any(source[start : start + length].tolist()) for start, length in zip(starts, lengths, strict=True)],
         np.bool_,
     )
+
+
+def granule_runs(lo, hi, granule_bytes: int) -> list[tuple[int, int, int]]:
+    found = []
+    for row in range(len(lo)):
+        wanted = granules_of(lo[row], hi[row])
+        for first in sorted(wanted):
+            if first - 1 not in wanted:
+                stop = next(granule for granule in range(first, 129) if granule not in wanted)
+                found.append((row, first * granule_bytes, (stop - first) * granule_bytes))
+    return found

@@ -52,6 +52,17 @@ def test_a_port_on_loopback(captured: TinyVolume) -> None:
         assert_is_volume(uri, captured)
 
 
+@pytest.mark.parametrize("wrap", ["mbr", "gpt"])
+def test_a_wrapped_volume_is_a_disk(captured: TinyVolume, wrap: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    with serving(captured.folder, captured.name, "--wrap", wrap) as uri:
+        run("nbdcopy", uri, str(copy))
+    table = json.loads(run("sfdisk", "--json", str(copy)))["partitiontable"]
+    assert table["label"] == {"mbr": "dos", "gpt": "gpt"}[wrap]
+    (part,) = table["partitions"]
+    assert copy.read_bytes()[part["start"] * 512 :][: 3 * MIB] == captured.raw.read_bytes()
+
+
 def test_encrypted_and_in_parts(tiny: TinyVolume, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("a password")

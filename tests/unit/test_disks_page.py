@@ -12,6 +12,8 @@ from hsr.disks import layout_qcow2, layout_side, layout_vhd, layout_vhdx, layout
 from hsr.disks.form import DiskKind
 from hsr.disks.forms import BYTES_MAX
 from hsr.disks.side_files import SIDE_NAME
+from hsr.rolling import layout_cursor
+from hsr.rolling.cursor_file import Phase
 
 PAGE = (Path(__file__).parents[2] / "docs" / "disks.md").read_text()
 ROW = re.compile(r"^\| (\d+) \| (\d+) \| (\S+) \| (\w+) \|.*\|$")
@@ -19,6 +21,8 @@ ROW = re.compile(r"^\| (\d+) \| (\d+) \| (\S+) \| (\w+) \|.*\|$")
 SECTIONS = {
     "## The map": layout_side.HEADER,
     "### Record": layout_side.RECORD,
+    "## The cursor": layout_cursor.CURSOR,
+    "### Point of a cursor": layout_cursor.POINT,
     "### Footer": layout_vhd.FOOTER,
     "### Dynamic header": layout_vhd.HEADER,
     "### Sparse header": layout_vmdk.HEADER,
@@ -68,3 +72,8 @@ def test_names_and_numbers() -> None:
     assert layout_side.RECORD_MAGIC == b"RFDISKR\x1a"
     assert (layout_side.RECORD_STARTED, layout_side.RECORD_BLOCKS, layout_side.RECORD_FINALIZING) == (1, 2, 3)
     assert layout_side.ALIGN_BYTES == 512
+    assert layout_cursor.MAGIC == b"RFDISKC\x1a"
+    assert layout_cursor.VERSION == 1
+    assert list(Phase) == [1, 2, 3, 4, 5]
+    for phase in Phase:
+        assert f"{phase.value} {phase.name.lower()}" in PAGE

@@ -245,3 +245,12 @@ def test_filled_runs(data):
     lengths = np.array([data.draw(st.integers(1, size - start)) for start in starts.tolist()], np.int64)
     found = kernels.filled_runs(source, starts, lengths)
     assert found.tolist() == plain.filled_runs(source, starts, lengths).tolist()
+
+
+@given(st.lists(MASKS, max_size=5), GRANULE_SIZES)
+def test_granule_runs(masks, granule_bytes):
+    words = np.array([plain.mask_of(mask) for mask in masks], np.uint64).reshape(-1, 2).T.copy()
+    found = kernels.granule_runs(words[0], words[1], granule_bytes)
+    assert list(zip(*(part.tolist() for part in found), strict=True)) == plain.granule_runs(
+        words[0], words[1], granule_bytes
+    )

@@ -37,7 +37,27 @@ def volume_of(paths: Sequence[Path]) -> bytes:
                 else:
                     assert not plain.any(), f"block {block} lies beyond the volume's end, and is not zero"
         assert not any(volume[laid.end_bytes :]), "there is something beyond the volume's end"
+        for clears in (True, False):
+            assert parcelled(laid, clears=clears) == volume
         return bytes(volume[: laid.end_bytes])
+
+
+def parcelled(laid: Overlay, first_block: int = 0, *, clears: bool = False) -> bytearray:
+    """Decode the same in parcels, from a block on: all of their blocks, or only the granules that are seen."""
+    volume = bytearray(laid.block_count * laid.block_bytes)
+    before = -1
+    for parcel in BlockReader(laid).parcels(first_block, clears=clears):
+        for row, block in enumerate(parcel.blocks.tolist()):
+            assert before < block < laid.block_count
+            before, at = block, block * laid.block_bytes
+            if clears:
+                volume[at : at + laid.block_bytes] = parcel.plain[row].tobytes()
+                continue
+            for granule in granules_of(parcel.seen_lo[row], parcel.seen_hi[row]):
+                first = granule * laid.granule_bytes
+                piece = parcel.plain[row, first : first + laid.granule_bytes].tobytes()
+                volume[at + first : at + first + laid.granule_bytes] = piece
+    return volume
 
 
 # --- real histories
@@ -263,6 +283,22 @@ def test_batches_and_stripes_cut_a_window_without_losing_anything(tiny):
             stripes = [set((part.records["block"] // blocks).tolist()) for part in parts]
             assert [len(stripe) for stripe in stripes] == [1] * len(parts)
             assert len(set.union(*stripes)) == len(parts)
+
+
+def test_parcels_hold_so_many_blocks_and_begin_anywhere(tiny, small_pages):
+    paths = scattered(tiny, 5)
+    with Overlay(paths) as laid:
+        window = laid.between(0, 40)
+        for blocks in (1, 3, 64):
+            parts = list(window.parcels(blocks))
+            assert np.array_equal(np.concatenate([part.layer for part in parts]), window.layer)
+            counts = [len(set(part.records["block"].tolist())) for part in parts]
+            assert counts[:-1] == [blocks] * (len(parts) - 1)
+            assert sum(counts) == 40
+        for first in (0, 1, 17, 39, 40, 1000):
+            begun = min(first, 40) * BLOCK
+            assert parcelled(laid, first)[begun:] == parcelled(laid)[begun:]
+            assert not any(parcelled(laid, first)[:begun])
 
 
 def test_only_what_is_seen_is_needed(tiny):

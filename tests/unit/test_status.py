@@ -103,7 +103,7 @@ def test_json_has_every_folder_and_keys_that_stay(state: Path):
             "tiers",
         ),
         *("chains_due", "chains_waiting", "work", "running_work", "troubles_in_all", "troubles", "frozen"),
-        *("letters_waiting", "folders"),
+        *("letters_waiting", "folders", "headstart"),
     ]
     assert len(values["folders"]) == 12
     assert values["images"] == {"bad": 1, "good": 599}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from storage.catalog import letter_models, memory_models
+from storage.catalog import headstart_models, letter_models, memory_models
 from storage.catalog.models import Model
 
-assert memory_models.Agent.metadata is letter_models.Delivery.metadata is Model.metadata  # noqa: S101 - all tables are declared once it is imported
+for known in (memory_models.Agent, letter_models.Delivery, headstart_models.Location):
+    assert known.metadata is Model.metadata  # noqa: S101 - all tables are declared once it is imported
 
 context.configure(
     connection=context.config.attributes["connection"],

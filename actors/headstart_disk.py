@@ -1,0 +1,190 @@
+"""What is done with the files of a HeadStart disk: begun, brought further, finalized, removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.headstart_view import DiskView, image_paths
+from hsr.disks.form import DiskKind, Part, Stamp
+from hsr.rolling.cursor_file import Place
+from hsr.rolling.disk import Rolled, RollingDisk, Stopping
+from hsr.wrapping.wrapping import Wrap, Wrapping, wrapping_for
+from policies.errors import ConfigurationError, PasswordError, RestoreError
+from policies.names import parse_image_name
+from policies.points import Point
+from storage.catalog.headstart_models import HeadStartJob, LocationKind
+from storage.folder import look_at
+from storage.pipeline import Progress
+from storage.seals import open_metadata
+
+if TYPE_CHECKING:
+    from storage.credentials import CredentialSeal
+    from storage.keys import ChainKey
+
+
+def bring_to_goal(
+    seal: CredentialSeal | None, view: DiskView, count: int, progress: Progress, stopping: Stopping
+) -> Rolled:
+    """Apply the first images of a disk's plan; begin the disk if it is not there.
+
+    Args:
+        seal: opens the job's password.
+        view: the disk and its plan, its way claimed.
+        count: so many images of it.
+        progress: told how many stored bytes are done.
+        stopping: asked whether to stop.
+
+    Returns:
+        Where the disk stands.
+
+    Raises:
+        RollforwardError: as `RollingDisk.begin`, `open` and `apply` do.
+
+    Crash: the disk's cursor says what may be on it.
+    """
+    images = list(image_paths(view).values())[:count]
+    key = key_for(seal, view.job, images)
+    with opened_disk(view) as disk:
+        return disk.apply(images, key=key, progress=progress, stopping=stopping)
+
+
+def opened_disk(view: DiskView) -> RollingDisk:
+    """Open a disk, or begin it.
+
+    Args:
+        view: the disk; its chain is known.
+
+    Raises:
+        RollforwardError: as `RollingDisk.begin` and `open` do.
+
+    Crash: no disk, or one that is blank.
+    """
+    if view.standing is not None:
+        return RollingDisk.open(view.path)
+    if view.chain is None:
+        raise ConfigurationError("no chain to build from is there", path=view.folder.path)
+    make_place(view)
+    return RollingDisk.begin(
+        view.path,
+        DiskKind(view.job.disk_kind),
+        place_of(view.job, _sizes(view)),
+        job_uid=bytes.fromhex(view.job.uid),
+        chain_id=view.chain.chain_uid,
+    )
+
+
+def place_of(job: HeadStartJob, volume_bytes: int) -> Place:
+    """Tell where a volume lies on its disk.
+
+    Args:
+        job: says what is put around it.
+        volume_bytes: the largest size that it is known to have.
+    """
+    wrapping = wrapping_for(Wrap(job.wrap), volume_bytes)
+    return Place(wrapping.disk_bytes, wrapping.offset, volume_bytes, job.wrap)
+
+
+def patches_of(view: DiskView, disk: RollingDisk, point: Point, key: ChainKey | None) -> list[Part]:
+    """Say what is to stand on a disk round its volume, and in it where it must say where it lies.
+
+    Args:
+        view: the disk.
+        disk: the same, open; it stands at the point.
+        point: the point.
+        key: of an encrypted chain: what its images say of themselves is encrypted, too.
+
+    Returns:
+        Offsets on the disk and bytes, ascending; nothing for a disk that is its volume.
+    """
+    place = disk.standing.place
+    if place.wrap == Wrap.NONE:
+        return []
+    wrapping = Wrapping(Wrap(place.wrap), point.volume_bytes, place.offset_bytes, place.disk_bytes)
+    stamp = Stamp(disk.standing.chain_id + point.id, point.time)
+    return list(wrapping.parts(disk.read, _metadata(view, point, key), stamp))
+
+
+def _metadata(view: DiskView, point: Point, key: ChainKey | None) -> Mapping[str, object]:
+    """Read what the image that ends at a point, or one before it, says of the volume's partition."""
+    known = [one for one in view.holdings if one.is_proven and one.span.end.number <= point.number]
+    for one in sorted(known, key=lambda one: -one.span.end.number):
+        name = parse_image_name(one.name)
+        path = Path(view.folder.path) / one.name
+        header = None if name is None else look_at(path, name).header
+        if header is not None and (key is not None or not header.encrypted):
+            return open_metadata(header, key, str(path)) if header.encrypted and key else header.metadata
+    return {}
+
+
+def _sizes(view: DiskView) -> int:
+    """Tell the largest size of the volume up to the newest point that is known."""
+    sizes = [point.volume_bytes for one in view.holdings if one.is_usable for point in one.span.covers]
+    return max(sizes)
+
+
+def make_place(view: DiskView) -> None:
+    """Make the folder that a disk is to lie in, below a location that has to be there.
+
+    Raises:
+        RestoreError: the location is out of reach, or refuses.
+    """
+    location = Path(view.location.path)
+    if view.location.kind is LocationKind.SMB and not _is_mounted(location):
+        raise RestoreError(
+            "no share is mounted there", path=str(location), hint="Mount it, then enable the job."
+        )
+    try:
+        view.path.parent.relative_to(location)
+        if not location.is_dir():
+            raise RestoreError("is not there", path=str(location))
+        view.path.parent.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        raise ConfigurationError("does not lie in its location", path=str(view.path)) from error
+    except OSError as error:
+        raise RestoreError(error.strerror or str(error), path=str(view.path.parent)) from error
+
+
+def _is_mounted(path: Path) -> bool:
+    """Tell whether a folder lies on something that was mounted, other than the root of all."""
+    return any(os.path.ismount(one) for one in (path, *path.parents) if one != Path("/"))
+
+
+def key_for(seal: CredentialSeal | None, job: HeadStartJob, images: Sequence[Path]) -> ChainKey | None:
+    """Return the key of the images, opened with the job's password; None if they are plain.
+
+    Args:
+        seal: opens what is sealed.
+        job: the job.
+        images: images of one chain.
+
+    Raises:
+        PasswordError: they are encrypted, and the password is wrong, or there is none.
+        ConfigurationError: the stored password cannot be opened.
+        FormatError: key slots were exchanged.
+        StorageError: key slots cannot be read.
+    """
+    names = [(image, parse_image_name(image.name)) for image in images]
+    found = [look_at(image, name).header for image, name in names if name is not None]
+    encrypted = [header for header in found if header is not None and header.encrypted]
+    if not encrypted:
+        return None
+    if job.password is None or seal is None:
+        raise PasswordError(
+            f"{images[0].name} is encrypted, and job {job.name!r} has no password",
+            hint="rollforward hsr password",
+        )
+    from storage.key_area import key_file_path
+    from storage.key_files import unlock
+
+    first = next(name for _, name in names if name is not None)
+    path = key_file_path(images[0].parent, first.volume, first.base)
+    password = seal.open(job.password, password_place(job.uid)).password
+    return unlock(path, encrypted, password, for_reading=True).key
+
+
+def password_place(uid: str) -> str:
+    """Name what a job's password is bound to when it is sealed."""
+    return f"HeadStart job {uid}"

@@ -1,0 +1,391 @@
+"""What a person has done with a HeadStart disk: rolled on whatever its lag, finalized, copied, begun anew, removed.
+
+The disk is held meanwhile: the agent lets go of it and leaves it alone until the errand is over, or its process gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import select, update
+
+from actors.context import AgentContext
+from actors.headstart import (
+    claim_for,
+    claim_images,
+    end_work,
+    how_many,
+    mirror_disk,
+    note_rolled,
+)
+from actors.headstart_disk import bring_to_goal, key_for, patches_of, place_of
+from actors.headstart_view import DiskView, disk_title, sent_to, view_of_disk
+from hsr.disks.form import DiskKind
+from hsr.disks.side_files import SidePaths
+from hsr.rolling.cursor_file import Phase
+from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing
+from policies.cursor import Cursor, roll_on_path
+from policies.errors import (
+    BusyError,
+    CatalogError,
+    ConfigurationError,
+    MissingPointError,
+    RollforwardError,
+)
+from policies.headstart import DiskState
+from policies.points import Point, Span
+from storage.catalog.chains import AT_ONCE
+from storage.catalog.headstart import is_held, lock_disk, release_disk
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob
+from storage.catalog.leases import is_alive, renew
+from storage.catalog.models import Attempt, Chain, EventKind, WorkKind
+from storage.pipeline import Progress
+
+if TYPE_CHECKING:
+    from storage.keys import ChainKey
+
+_HELD_FOR: Final = timedelta(minutes=2)
+_RENEW_S: Final = 30.0
+_WAIT_S: Final = 0.2
+_TURNS_MAX: Final = 10_000
+
+Waiting = Callable[[], None]
+"""Called once when the agent has to let go of the disk first."""
+
+
+@contextmanager
+def held_disk(
+    context: AgentContext, disk_id: int, waiting: Waiting, patience_s: float = 300.0
+) -> Iterator[None]:
+    """Hold a disk, so that the agent leaves it alone; wait until it has let go.
+
+    Args:
+        context: surroundings of this process.
+        disk_id: the disk.
+        waiting: called if there is anything to wait for.
+        patience_s: so long is waited.
+
+    Raises:
+        BusyError: another command holds it, or the agent does not let go.
+        ConfigurationError: there is no such disk any more.
+
+    Crash: the disk is free once this process is gone.
+    """
+    with context.catalog.write() as session:
+        disk = lock_disk(session, disk_id)
+        if disk is None:
+            raise ConfigurationError("the disk is no longer there")
+        if is_held(disk, context.machine_clock()) and disk.held_by != str(context.holder):
+            raise BusyError("another command is at this disk", path=disk.file_name)
+        disk.held_by = str(context.holder)
+        disk.held_until = context.machine_clock() + _HELD_FOR
+    ended = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(context, disk_id, ended), name="holding", daemon=True)
+    keeper.start()
+    try:
+        _wait_for_agent(context, disk_id, waiting, patience_s)
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        with context.catalog.write() as session:
+            mine = (HeadStartDisk.id == disk_id, HeadStartDisk.held_by == str(context.holder))
+            free = {"held_by": None, "held_until": None, "next_due_at": AT_ONCE}
+            session.execute(update(HeadStartDisk).where(*mine).values(**free))
+
+
+def _keep(context: AgentContext, disk_id: int, ended: threading.Event) -> None:
+    while not ended.wait(_RENEW_S):
+        try:
+            with context.catalog.write() as session:
+                until = context.machine_clock() + _HELD_FOR
+                mine = (HeadStartDisk.id == disk_id, HeadStartDisk.held_by == str(context.holder))
+                session.execute(update(HeadStartDisk).where(*mine).values(held_until=until))
+                renew(session, context.holder, (), (), expires_at=until)
+        except CatalogError:
+            continue  # tried again in time
+
+
+def _wait_for_agent(context: AgentContext, disk_id: int, waiting: Waiting, patience_s: float) -> None:
+    with context.catalog.read() as session:
+        disk = session.get_one(HeadStartDisk, disk_id)
+        job = session.get_one(HeadStartJob, disk.job_id)
+    mine = (Attempt.kind == WorkKind.HEADSTART, Attempt.subject == f"{job.uid} {disk.volume}")
+    pause = threading.Event()
+    for turn in range(round(patience_s / _WAIT_S)):
+        with context.catalog.read() as session:
+            rows = list(session.scalars(select(Attempt).where(*mine)))
+        now = context.machine_clock()
+        if not any(row.holder is not None and is_alive(row.holder, row.expires_at, now) for row in rows):
+            return
+        if turn == 0:
+            waiting()
+        pause.wait(_WAIT_S)
+    raise BusyError(f"the agent does not let go of the disk of {disk_title(job, disk)}", path=disk.file_name)
+
+
+def look_at_disk(context: AgentContext, disk_id: int) -> DiskView:
+    """Load a disk as it is now, whether anything is due for it or not.
+
+    Raises:
+        ConfigurationError: there is no such disk any more.
+        CatalogError: the catalogue cannot be used.
+    """
+    with context.catalog.read() as session:
+        disk = session.get(HeadStartDisk, disk_id)
+        if disk is None:
+            raise ConfigurationError("the disk is no longer there")
+        return view_of_disk(context, session, session.get_one(HeadStartJob, disk.job_id), disk)
+
+
+def bring_to(context: AgentContext, disk_id: int, point: Point, progress: Progress) -> DiskView:
+    """Roll a disk that is held on to a point, whatever its lag.
+
+    Args:
+        context: surroundings of this process.
+        disk_id: the disk.
+        point: a point at or after the one where it stands.
+        progress: told how many stored bytes of an image are done.
+
+    Returns:
+        The disk, which stands exactly there.
+
+    Raises:
+        MissingPointError: no verified images lead there.
+        RollforwardError: as `RollingDisk.apply` does.
+
+    Crash: the disk's cursor says what may be on it, and its claims last: the agent goes on as the lag says.
+    """
+    for _ in range(_TURNS_MAX):
+        view = sent_to(look_at_disk(context, disk_id), point)
+        if view.plan.goal is None:
+            return view
+        with context.catalog.write() as session:
+            disk, chain = lock_disk(session, disk_id), view.chain
+            row = None if chain is None else session.get(Chain, chain.id)
+            if disk is None or chain is None or row is None:
+                raise ConfigurationError("the disk, or its chain, is no longer there", path=str(view.path))
+            if row.revision != chain.revision:
+                continue
+            mirror_disk(context, session, view, disk, row)
+            if not claim_for(session, view, disk, row) or not claim_images(context, session, view, disk, row):
+                continue
+        rolled = bring_to_goal(context.seal, view, how_many(view), progress, context.stopping.is_set)
+        with context.catalog.write() as session:
+            disk = lock_disk(session, disk_id)
+            if disk is not None:
+                note_rolled(context, session, view, disk, rolled)
+    raise BusyError("the chain changes all the time", path=str(view.path))
+
+
+def finalize_disk(context: AgentContext, view: DiskView, point: Point) -> None:
+    """Make a disk that is held, and stands at a point, one that any program opens.
+
+    Args:
+        context: surroundings of this process.
+        view: the disk.
+        point: where it stands.
+
+    Raises:
+        RollforwardError: as `RollingDisk.finalize` does.
+
+    Crash: no disk, or the whole disk; finalizing again goes on.
+    """
+    if view.standing is not None and view.standing.phase is Phase.FINALIZING:
+        finalize_at(view.path, point)
+    else:
+        with RollingDisk.open(view.path) as disk:
+            disk.finalize(point, patches=patches_of(view, disk, point, _key(context, view)))
+    note_finalized(context, view, point)
+
+
+def note_finalized(context: AgentContext, view: DiskView, point: Point) -> None:
+    """Record that a disk is finalized: it needs nothing any more."""
+    with context.catalog.write() as session:
+        disk = lock_disk(session, view.disk.id)
+        if disk is None:
+            return
+        disk.state, disk.reason, disk.due_since = DiskState.FINALIZED, f"at point {point.number}", None
+        disk.target = None
+        release_disk(session, view.job, disk, now=view.now)
+        context.note(
+            session,
+            EventKind.FINALIZED,
+            view.title,
+            f"finalized at point {point.number}, of {point.time:%Y-%m-%d %H:%M} UTC: {view.path}",
+            folder_id=view.folder.id,
+            chain_id=disk.chain_id,
+        )
+
+
+def copy_disk(context: AgentContext, view: DiskView, point: Point, target: Path, progress: Progress) -> None:
+    """Make a finalized copy of a disk that is held and stands at a point; the disk is rolled on later.
+
+    Raises:
+        RollforwardError: as `RollingDisk.copy_at` does.
+
+    Crash: the disk as it was; a copy that is no disk, which copying again replaces.
+    """
+    with RollingDisk.open(view.path) as disk:
+        patches = patches_of(view, disk, point, _key(context, view))
+        disk.copy_at(point, target, patches=patches, progress=progress, stopping=context.stopping.is_set)
+    _note(context, view, f"copied as it was at point {point.number}, and finalized: {target}")
+
+
+def build_elsewhere(
+    context: AgentContext, view: DiskView, point: Point, target: Path, progress: Progress
+) -> None:
+    """Build a disk of a point from its base, in another place, and finalize it; the job's disk is left as it is.
+
+    Args:
+        context: surroundings of this process.
+        view: the job's disk, held.
+        point: the point.
+        target: a name that nothing bears, or that of a build that was interrupted.
+        progress: told how many stored bytes are done.
+
+    Raises:
+        MissingPointError: no verified images lead there.
+        RollforwardError: as `RollingDisk.apply` and `finalize` do.
+
+    Crash: a disk that is not finalized; the same again goes on with it.
+    """
+    path = way_from_nothing(view, point)
+    if view.chain is None:
+        raise ConfigurationError("no chain to build from is there", path=view.folder.path)
+    fresh = replace(view, plan=replace(view.plan, goal=point, path=path))
+    images = [Path(view.folder.path) / span.name for span in path]
+    key = key_for(context.seal, view.job, images)
+    with context.catalog.write() as session:
+        disk, chain = lock_disk(session, view.disk.id), session.get(Chain, view.chain.id)
+        if disk is None or chain is None or not claim_images(context, session, _blank(fresh), disk, chain):
+            raise BusyError("an image on the way is just being removed: try again", path=view.folder.path)
+    try:
+        with _begun_at(fresh, target, point) as made:
+            rolled = made.apply(images, key=key, progress=progress, stopping=context.stopping.is_set)
+            if not rolled.is_stopped:
+                made.finalize(point, patches=patches_of(view, made, point, key))
+    finally:
+        with context.catalog.write() as session:
+            disk = lock_disk(session, view.disk.id)
+            if disk is not None:
+                end_work(session, view, disk)
+    if not rolled.is_stopped:
+        _note(context, view, f"built anew at point {point.number}, and finalized: {target}")
+
+
+def way_from_nothing(view: DiskView, point: Point) -> tuple[Span, ...]:
+    """Return the images that lead to a point from a base.
+
+    Raises:
+        MissingPointError: none do.
+    """
+    spans = [one.span for one in view.holdings if one.is_proven]
+    path = roll_on_path(Cursor.blank(), spans, point.id)
+    if path is None:
+        raise MissingPointError(f"no verified images lead to point {point.number}", path=view.folder.path)
+    return path
+
+
+def _blank(view: DiskView) -> DiskView:
+    """Have all images of a way counted as one build."""
+    return replace(view, standing=None)
+
+
+@contextmanager
+def _begun_at(view: DiskView, target: Path, point: Point) -> Iterator[RollingDisk]:
+    if read_standing(target) is not None:
+        with RollingDisk.open(target) as disk:
+            yield disk
+        return
+    if view.chain is None:
+        raise ConfigurationError("no chain to build from is there", path=view.folder.path)
+    with RollingDisk.begin(
+        target,
+        DiskKind(view.job.disk_kind),
+        place_of(view.job, point.volume_bytes),
+        job_uid=bytes.fromhex(view.job.uid),
+        chain_id=view.chain.chain_uid,
+    ) as disk:
+        yield disk
+
+
+def begin_anew(context: AgentContext, view: DiskView) -> None:
+    """Give up what a disk that is held holds, files and all: it is built anew from the newest base.
+
+    Raises:
+        RollforwardError: as `discard_files` does.
+
+    Crash: the disk, or parts of it; the same again goes on.
+    """
+    discard_files(view)
+    with context.catalog.write() as session:
+        disk = lock_disk(session, view.disk.id)
+        if disk is None:
+            return
+        release_disk(session, view.job, disk, now=view.now)
+        disk.state, disk.reason, disk.due_since = DiskState.EMPTY, "to be built anew", None
+        disk.cursor, disk.target, disk.newest, disk.capacity_bytes = [], None, None, None
+        disk.is_begun, disk.chain_id, disk.base_number, disk.tried = False, None, None, ""
+        disk.next_due_at = AT_ONCE
+        context.note(
+            session, EventKind.STARTED, view.title, "given up, and built anew", folder_id=view.folder.id
+        )
+
+
+def start_over(view: DiskView) -> None:
+    """Forget what a disk that is held holds, so that it can be built at an earlier point.
+
+    Raises:
+        RollforwardError: as `RollingDisk.start_over` does.
+
+    Crash: the disk as it was, or one that has to be built: the agent does.
+    """
+    if view.standing is not None:
+        with RollingDisk.open(view.path) as disk:
+            disk.start_over()
+
+
+def discard_files(view: DiskView) -> bool:
+    """Remove the files of a disk that is not finalized; tell whether there were any.
+
+    Raises:
+        RollforwardError: as `hsr.rolling.disk.discard` does.
+
+    Crash: the disk, or parts of it; removing again goes on.
+    """
+    try:
+        standing = read_standing(view.path)
+    except RollforwardError:
+        if SidePaths.beside(view.path).map.exists():
+            raise
+        standing = None
+    if standing is None:
+        return False
+    if standing.job_uid.hex() != view.job.uid:
+        raise ConfigurationError("belongs to another job", path=str(view.path))
+    discard(view.path)
+    return True
+
+
+def _key(context: AgentContext, view: DiskView) -> ChainKey | None:
+    images = [Path(view.folder.path) / one.name for one in view.holdings if one.is_proven]
+    return key_for(context.seal, view.job, images[:1])
+
+
+def _note(context: AgentContext, view: DiskView, text: str) -> None:
+    with context.catalog.write() as session:
+        context.note(
+            session,
+            EventKind.FINALIZED,
+            view.title,
+            text,
+            folder_id=view.folder.id,
+            chain_id=view.disk.chain_id,
+        )

@@ -1,0 +1,133 @@
+"""What a test of a restore found: small, frozen, and told as JSON values."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What is thought of a point, or of a part of it."""
+
+    GOOD = "good"
+    UNCLEAR = "unclear"
+    BAD = "bad"
+
+
+class Ending(StrEnum):
+    """How a test start ended."""
+
+    MARKER = "marker"
+    SETTLED = "settled"
+    NOTHING_STARTS = "nothing starts"
+    PANIC = "panic"
+    ENDED = "ended"
+    LATE = "late"
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemCheck:
+    """What was found of one file system.
+
+    Attributes:
+        partition: number of its partition; None where the volume has no table.
+        contents: what it is: ext4, xfs, ntfs, or something that is not checked.
+        verdict: good, or bad; unclear where nothing can check it, or what it was at was not finished.
+        words: what the checking program said, the last of it.
+        seconds: how long it took.
+    """
+
+    partition: int | None
+    contents: str
+    verdict: Verdict
+    words: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartCheck:
+    """What was found when the point was started.
+
+    Attributes:
+        ending: what it came to; late also if it said 64 MiB without coming to the point.
+        seconds: how long that took.
+        accelerator: what ran the guest: times of `tcg` say little.
+        console: the end of what it said on its serial port.
+        screenshot: its last screen, PNG; empty if there was none.
+    """
+
+    ending: Ending
+    seconds: float
+    accelerator: str
+    console: str
+    screenshot: bytes
+
+    @property
+    def verdict(self) -> Verdict:
+        """Good if it said its words; a screen that settled may be one of sorrow, and somebody has to look at it."""
+        return {Ending.MARKER: Verdict.GOOD, Ending.SETTLED: Verdict.UNCLEAR}.get(self.ending, Verdict.BAD)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreTest:
+    """A test of a restore.
+
+    Attributes:
+        point_id: 16 bytes: the point that was tested.
+        tested_at: when.
+        file_systems: what was found of each.
+        start: what was found when it was started; None if it was not.
+        damage: the first error that reading the images met; None if none did.
+    """
+
+    point_id: bytes
+    tested_at: datetime
+    file_systems: tuple[FileSystemCheck, ...]
+    start: StartCheck | None
+    damage: str | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of what was found; a start that went well makes up for what nothing can check."""
+        found = {check.verdict for check in self.file_systems}
+        if self.start is not None:
+            found.add(self.start.verdict)
+        if self.damage is not None or Verdict.BAD in found:
+            return Verdict.BAD
+        if self.start is not None:
+            return self.start.verdict
+        return Verdict.GOOD if found == {Verdict.GOOD} else Verdict.UNCLEAR
+
+    def fields(self) -> dict[str, object]:
+        """Tell it in JSON values; of a screenshot, its SHA-256 only."""
+        return {
+            "verdict": self.verdict.value,
+            "point": self.point_id.hex(),
+            "tested_at": self.tested_at.isoformat(),
+            "damage": self.damage,
+            "file_systems": [
+                {
+                    "partition": check.partition,
+                    "contents": check.contents,
+                    "verdict": check.verdict.value,
+                    "words": check.words,
+                    "seconds": round(check.seconds, 3),
+                }
+                for check in self.file_systems
+            ],
+            "start": None if self.start is None else _start_fields(self.start),
+        }
+
+
+def _start_fields(start: StartCheck) -> dict[str, object]:
+    shot = hashlib.sha256(start.screenshot).hexdigest() if start.screenshot else None
+    return {
+        "verdict": start.verdict.value,
+        "ending": start.ending.value,
+        "seconds": round(start.seconds, 3),
+        "accelerator": start.accelerator,
+        "console": start.console,
+        "screenshot_sha256": shot,
+    }

@@ -1,0 +1,326 @@
+"""`rollforward hsr`: jobs that keep disks almost ready, rolled forward image by image, some time behind."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ops.catalogue_access import Desk, json_option, opened_desk, person, state_option
+from ops.passwords import PasswordSource, password_option
+from ops.path_type import FolderType
+from ops.time_type import TimeType
+
+if TYPE_CHECKING:
+    from ops.headstart_keeping import JobWishes
+    from storage.catalog.headstart_models import JobState
+
+_JOB = click.argument("job")
+_CHANGES = json_option("Print one JSON object a change.")
+_KINDS = ("vhd", "vhd-fixed", "vmdk", "vmdk-flat", "vhdx", "qcow2", "raw")
+
+
+@click.group()
+def hsr() -> None:
+    """Keep disks rolled forward, so that a restore is minutes away (HeadStart Restore).
+
+    A job builds a disk of each of its volumes, and applies each image that lands once its lag has passed. Until it is
+    finalized no hypervisor takes such a disk for one. Nothing that a job needs is ever removed from its folder.
+    """
+
+
+@hsr.command(
+    epilog="""\b
+Examples:
+  rollforward location add standby /srv/disks
+  rollforward hsr add mail /srv/images --location standby --lag 4h
+  rollforward hsr add web /srv/images --location nas --format vhdx --wrap gpt --volume C_VOL --volume D_VOL
+  rollforward hsr add vault /srv/secret --location nas --lag 7d --password-file /root/vault.password
+"""
+)
+@_JOB
+@click.argument("folder", type=FolderType())
+@click.option("--location", required=True, metavar="NAME", help="Where its disks are to lie.")
+@click.option(
+    "--subfolder", metavar="PATH", help='Below the location. Default: the folder\'s name; "" for none.'
+)
+@click.option(
+    "--format", "kind", type=click.Choice(_KINDS), default="vhd", show_default=True, help="Of its disks."
+)
+@click.option(
+    "--wrap",
+    type=click.Choice(("none", "mbr", "gpt")),
+    default="none",
+    show_default=True,
+    help="Put each volume into a partition of its disk.",
+)
+@click.option(
+    "--lag", default="0", show_default=True, metavar="0|1h-23h|1d-30d", help="How long it stays behind."
+)
+@click.option(
+    "--volume", "volumes", multiple=True, metavar="NAME", help="Of which volume; repeatable. Default: all."
+)
+@password_option
+@state_option
+@json_option("Print one JSON object a disk.")
+def add(
+    job: str,
+    folder: Path,
+    location: str,
+    subfolder: str | None,
+    kind: str,
+    wrap: str,
+    lag: str,
+    volumes: tuple[str, ...],
+    password_file: Path | None,
+    state: str | None,
+    as_json: bool,
+) -> None:
+    """Save JOB: disks of the volumes of FOLDER, kept at LOCATION.
+
+    After that only its password can be changed, and whether it is paused.
+    """
+    from hsr.disks.form import DiskKind
+    from hsr.wrapping.wrapping import Wrap
+    from ops.headstart_keeping import HeadStartKeeping, JobWishes
+    from ops.headstart_screen import job_views, print_jobs
+
+    wishes = JobWishes(job, folder, location, subfolder, DiskKind(kind), Wrap(wrap), lag, volumes)
+    with opened_desk(state) as desk:
+        wishes = _with_subfolder(desk, wishes, as_json=as_json)
+        with desk.catalog.write() as session:
+            HeadStartKeeping(desk, session, person()).add(wishes, PasswordSource(password_file))
+        with desk.catalog.read() as session:
+            found = job_views(session, desk.clock(), job)
+    print_jobs(found, as_json=as_json)
+
+
+def _with_subfolder(desk: Desk, wishes: JobWishes, *, as_json: bool) -> JobWishes:
+    """Offer the folder's name as the subfolder, where a person sits at a terminal."""
+    from dataclasses import replace
+
+    from ops.headstart_keeping import offered_subfolder
+    from ops.keeping import find_managed
+
+    if wishes.subfolder is not None or as_json or not (sys.stdin and sys.stdin.isatty()):
+        return wishes
+    with desk.catalog.read() as session:
+        offered = offered_subfolder(find_managed(session, wishes.folder))
+    return replace(wishes, subfolder=click.prompt("Subfolder of the location", default=offered, err=True))
+
+
+@hsr.command(
+    name="list",
+    epilog="""\b
+Examples:
+  rollforward hsr list
+  rollforward hsr list --json
+""",
+)
+@state_option
+@json_option("Print one JSON object a disk.")
+def list_(state: str | None, as_json: bool) -> None:
+    """List the jobs, and how each of their disks stands."""
+    from ops.headstart_screen import job_views, print_jobs
+
+    with opened_desk(state) as desk, desk.catalog.read() as session:
+        found = job_views(session, desk.clock())
+    print_jobs(found, as_json=as_json)
+
+
+@hsr.command(
+    epilog="""\b
+Examples:
+  rollforward hsr show mail
+  rollforward hsr show mail --json
+"""
+)
+@_JOB
+@state_option
+@json_option("Print one JSON object a disk.")
+def show(job: str, state: str | None, as_json: bool) -> None:
+    """Show JOB: what it was saved as, and how each of its disks stands."""
+    from ops.headstart_keeping import named_job
+    from ops.headstart_screen import job_views, print_job
+
+    with opened_desk(state) as desk, desk.catalog.read() as session:
+        named_job(session, job)
+        found = job_views(session, desk.clock(), job)
+    print_job(found, as_json=as_json)
+
+
+@hsr.command(
+    epilog="""\b
+Examples:
+  rollforward hsr pause mail
+"""
+)
+@_JOB
+@state_option
+@_CHANGES
+def pause(job: str, state: str | None, as_json: bool) -> None:
+    """Have JOB rest: nothing is applied until it is enabled. What its disks need stays."""
+    from storage.catalog.headstart_models import JobState
+
+    _set_state(job, JobState.PAUSED, state, as_json)
+
+
+@hsr.command(
+    epilog="""\b
+Examples:
+  rollforward hsr enable mail
+  rollforward hsr enable mail --fresh --volume D_VOL
+"""
+)
+@_JOB
+@click.option("--fresh", is_flag=True, help="Give the disks up, and build them anew from the newest base.")
+@click.option("--volume", "volumes", multiple=True, metavar="NAME", help="Which of its disks; repeatable.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@state_option
+@_CHANGES
+def enable(
+    job: str, fresh: bool, volumes: tuple[str, ...], yes: bool, state: str | None, as_json: bool
+) -> None:
+    """Have JOB go on; with --fresh, with disks that are built anew.
+
+    A disk that was finalized stays where it is: move it away first.
+    """
+    from ops.headstart_errands import Errand, chosen_disks
+    from storage.catalog.headstart_models import JobState
+
+    if volumes and not fresh:
+        raise click.UsageError("--volume needs --fresh: a job is enabled whole.")
+    if fresh:
+        with opened_desk(state) as desk:
+            disks = chosen_disks(desk, job, volumes)
+            named = ", ".join(disk.volume for disk in disks)
+            if not yes:
+                click.confirm(f"Give up the disks of {named}, and build them anew?", abort=True, err=True)
+            for disk in disks:
+                Errand(desk, quiet=as_json).begin_anew(disk)
+    _set_state(job, JobState.ENABLED, state, as_json)
+
+
+@hsr.command(
+    epilog="""\b
+Examples:
+  rollforward hsr delete mail
+  rollforward hsr delete mail --with-disk --yes
+"""
+)
+@_JOB
+@click.option("--with-disk", is_flag=True, help="Remove its disks, too, as far as they are not finalized.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@state_option
+@_CHANGES
+def delete(job: str, with_disk: bool, yes: bool, state: str | None, as_json: bool) -> None:
+    """Forget JOB. The files of its disks stay, unless --with-disk is said; finalized disks stay in any case."""
+    from ops.cli_settings import tell
+    from ops.headstart_errands import Errand, chosen_disks
+    from ops.headstart_keeping import HeadStartKeeping, named_job
+    from storage.catalog.headstart_models import JobState
+
+    with opened_desk(state) as desk:
+        disks = chosen_disks(desk, job, (), may_be_finalized=True)
+        if with_disk and not yes:
+            named = ", ".join(str(disk.path) for disk in disks)
+            click.confirm(f"Remove {named} for good?", abort=True, err=True)
+        with desk.catalog.write() as session:
+            HeadStartKeeping(desk, session, person()).set_state(named_job(session, job), JobState.PAUSED)
+        if with_disk:
+            for disk in disks:
+                Errand(desk, quiet=as_json).discard(disk)
+        with desk.catalog.write() as session:
+            changes = HeadStartKeeping(desk, session, person()).delete(named_job(session, job))
+    tell(changes, as_json)
+
+
+@hsr.command(
+    epilog="""\b
+Examples:
+  rollforward hsr password vault --password-file /root/vault.password
+"""
+)
+@_JOB
+@password_option
+@state_option
+@_CHANGES
+def password(job: str, password_file: Path | None, state: str | None, as_json: bool) -> None:
+    """Give JOB the password of its encrypted volumes anew. It is kept sealed."""
+    from ops.cli_settings import tell
+    from ops.headstart_keeping import HeadStartKeeping, named_job
+
+    with opened_desk(state) as desk, desk.catalog.write() as session:
+        keeping = HeadStartKeeping(desk, session, person())
+        changes = keeping.set_password(named_job(session, job), PasswordSource(password_file))
+    tell(changes, as_json)
+
+
+@hsr.command(
+    epilog="""\b
+Examples:
+  rollforward hsr finalize mail --volume D_VOL
+  rollforward hsr finalize mail --volume D_VOL --point 42
+  rollforward hsr finalize mail --at "2026-11-20 08:00"
+  rollforward hsr finalize mail --volume D_VOL --copy /srv/tests/D_VOL.vhd
+  rollforward hsr finalize mail --volume D_VOL --point 17 --fresh --copy /srv/tests/D_17.vhd
+"""
+)
+@_JOB
+@click.option(
+    "--volume", "volumes", multiple=True, metavar="NAME", help="Which of its disks; repeatable. Default: all."
+)
+@click.option(
+    "--point", type=click.IntRange(min=0), help="Number of the point; where the disk stands if not given."
+)
+@click.option(
+    "--at", type=TimeType(), help="The newest point at or before this time (ISO 8601, local if no zone)."
+)
+@click.option(
+    "--copy",
+    "target",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Finalize a copy; the disk is rolled on.",
+)
+@click.option("--fresh", is_flag=True, help="Build it from the base: needed for a point before the disk's.")
+@state_option
+@json_option("Print one JSON object a disk.")
+def finalize(
+    job: str,
+    volumes: tuple[str, ...],
+    point: int | None,
+    at: datetime | None,
+    target: Path | None,
+    fresh: bool,
+    state: str | None,
+    as_json: bool,
+) -> None:
+    """Make disks of JOB ready to be used, each at a point at or after the one where it stands, whatever the lag.
+
+    A finalized disk opens in any hypervisor, and takes no more points. With --copy that is a copy, and the disk itself
+    is rolled on. A point before the one where a disk stands takes a disk that is built from the base: say --fresh.
+    """
+    from ops.headstart_errands import Errand, chosen_disks
+
+    if point is not None and at is not None:
+        raise click.UsageError("Give --point or --at, not both.")
+    with opened_desk(state) as desk:
+        disks = chosen_disks(desk, job, volumes)
+        if len(disks) > 1 and (target is not None or point is not None):
+            raise click.UsageError("The job has several volumes: say which with --volume.")
+        errand = Errand(desk, quiet=as_json)
+        for disk in disks:
+            errand.finalize(disk, point, at, None if target is None else target.absolute(), fresh=fresh)
+
+
+def _set_state(job: str, wanted: JobState, state: str | None, as_json: bool) -> None:
+    from ops.cli_settings import tell
+    from ops.headstart_keeping import HeadStartKeeping, named_job
+
+    with opened_desk(state) as desk, desk.catalog.write() as session:
+        changes = HeadStartKeeping(desk, session, person()).set_state(named_job(session, job), wanted)
+    tell(changes, as_json)

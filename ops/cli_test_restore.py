@@ -1,0 +1,153 @@
+"""`rollforward test-restore`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from ops.interruption import Interruption
+from ops.logs import set_up_logging
+from ops.machine_options import MachineWishes, disk_and_machine, machine_options
+from ops.point_options import ChosenPoint, choose_point, point_options
+from ops.show import plain, print_json
+from ops.tether import tethered
+from policies.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from hsr.testing_restore.record import RestoreTest
+    from hsr.testing_restore.starting import Waiting
+
+_COLORS = {"good": "green", "unclear": "yellow", "bad": "red"}
+
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def _own_options(command: _Command) -> _Command:
+    """Add what says when a start went well."""
+    options = (
+        click.option("--marker", help="Words on its serial console that say that it is up."),
+        click.option(
+            "--settled",
+            "settled_s",
+            type=click.FloatRange(min=1),
+            default=20.0,
+            metavar="SECONDS",
+            help="Without --marker: it is up when its screen stays as it is so long; 20 if not given.",
+        ),
+        click.option(
+            "--limit",
+            "limit_s",
+            type=click.FloatRange(min=1),
+            default=600.0,
+            metavar="SECONDS",
+            help="Give up then; 600 if not given.",
+        ),
+        click.option("--screenshot", type=click.Path(path_type=Path), help="File for its last screen, PNG."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(
+    name="test-restore",
+    epilog="""\b
+Examples:
+  rollforward test-restore /backup --volume DATA
+  rollforward test-restore /backup --volume WEB01 --boot --marker "login:" --screenshot web01.png
+  rollforward test-restore /backup --volume SYSTEM --boot --wrap mbr --settled 30 --json
+
+\b
+It ends with 0 if all is good, else with 1. A screen that settled is for you to look at.
+""",
+)
+@point_options
+@click.option("--boot", "starts", is_flag=True, help="Start it, too, on a machine without a network.")
+@machine_options
+@_own_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def test_restore(
+    folder: Path,
+    volume: str,
+    point: int | None,
+    at: datetime | None,
+    base: int | None,
+    without: tuple[str, ...],
+    password_file: Path | None,
+    starts: bool,
+    wishes: MachineWishes,
+    marker: str | None,
+    settled_s: float,
+    limit_s: float,
+    screenshot: Path | None,
+    as_json: bool,
+) -> None:
+    """Test a restore of a point, without restoring it.
+
+    The file systems in it, or in its partitions, are checked by their own programs: ext4, XFS, NTFS, FAT. With --boot
+    it is started on a machine without a network, until words appear on its serial console or its screen settles. The
+    images stay as they are.
+    """
+    if not starts and (marker is not None or screenshot is not None):
+        raise click.UsageError("--marker and --screenshot take --boot.")
+    if screenshot is not None and screenshot.exists():
+        raise ConfigurationError("exists already", path=str(screenshot))
+    from hsr.testing_restore.starting import Waiting
+
+    chosen = choose_point(folder, volume, point, at, base, without, password_file)
+    set_up_logging("json" if as_json else "text")
+    with Interruption():
+        found = _test(chosen, wishes if starts else None, Waiting(marker, settled_s, limit_s))
+    if screenshot is not None and found.start is not None and found.start.screenshot:
+        screenshot.write_bytes(found.start.screenshot)
+    if as_json:
+        told: dict[str, object] = {"kind": "test-restore", "status": found.verdict.value}
+        print_json(told | chosen.fields() | found.fields())
+    else:
+        _print_words(chosen, found)
+    sys.exit(0 if found.verdict == "good" else 1)
+
+
+def _test(chosen: ChosenPoint, wishes: MachineWishes | None, waiting: Waiting) -> RestoreTest:
+    from hsr.serving.memory import default_cache_bytes
+    from hsr.serving.point import PointReader
+    from hsr.testing_restore.file_systems import check_file_systems
+    from hsr.testing_restore.record import RestoreTest
+    from hsr.testing_restore.starting import start_and_look
+
+    tested_at = datetime.now(UTC)
+    with PointReader(chosen.images, default_cache_bytes(), key=chosen.key) as reader:
+        file_systems = check_file_systems(reader, tethered)
+        start, failure = None, None
+        if wishes is not None:
+            disk, machine = disk_and_machine(reader, wishes)
+            start, failure = start_and_look(disk, machine, waiting, tethered)
+    damage = None if failure is None else str(failure)
+    return RestoreTest(chosen.point.id, tested_at, file_systems, start, damage)
+
+
+def _print_words(chosen: ChosenPoint, found: RestoreTest) -> None:
+    for check in found.file_systems:
+        where = "volume" if check.partition is None else f"partition {check.partition}"
+        click.echo(f"{_colored(check.verdict)}  {where}: {check.contents}, {check.seconds:.1f} s")
+        if check.verdict != "good":
+            for line in check.words.splitlines()[-8:]:
+                click.echo(f"         {plain(line)}")
+    if found.start is not None:
+        start = found.start
+        words = {"marker": "said its words", "settled": "screen settled", "late": "was not up in time"}
+        how = words.get(start.ending, start.ending.value)
+        click.echo(f"{_colored(start.verdict)}  start: {how}, {start.seconds:.1f} s, by {start.accelerator}")
+    if found.damage is not None:
+        click.echo(f"{_colored('bad')}  {plain(found.damage)}")
+    click.echo(f"{_colored(found.verdict)}  {plain(chosen.words)}")
+
+
+def _colored(verdict: str) -> str:
+    return click.style(f"{verdict:7}", fg=_COLORS[verdict])

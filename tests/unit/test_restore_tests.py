@@ -1,0 +1,201 @@
+"""`rollforward test-restore`: real file systems, whole, damaged and in use; real starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.capture import capture
+from storage.mounts import mounts
+from storage.scratch import scratch_folder
+from tests.checks.serving import BOOT_SECTOR
+from tests.command import PROGRAM, in_this_process
+from tests.commands import run, tool
+from tests.unit.tiny import START, TinyVolume
+from tests.waiting import wait_for
+
+MIB = 1 << 20
+SECTOR = BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa"
+BOOT = ("--boot", "--accelerator", "tcg", "--memory", "64")
+
+pytestmark = pytest.mark.skipif(
+    not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="FUSE cannot be used here"
+)
+
+
+def outcome(volume: TinyVolume, *options: str | Path, code: int = 0) -> dict[str, Any]:
+    ran = in_this_process("test-restore", volume.folder, "--volume", volume.name, "--json", *options)
+    assert ran.code == code, str(ran)
+    (told,) = ran.objects
+    return told
+
+
+@pytest.fixture
+def ext4(tiny: TinyVolume) -> TinyVolume:
+    tiny.resize(32 * MIB)
+    run("mkfs.ext4", "-q", "-F", "-d", "/usr/share/doc/e2fsprogs", str(tiny.raw))
+    tiny.capture()
+    return tiny
+
+
+def test_a_whole_file_system(ext4: TinyVolume) -> None:
+    told = outcome(ext4)
+    (check,) = told["file_systems"]
+    assert (told["verdict"], check["verdict"], check["contents"]) == ("good", "good", "ext4")
+    assert check["partition"] is None
+    assert "Pass 5" in check["words"]
+
+
+def test_a_damaged_one(ext4: TinyVolume) -> None:
+    run("debugfs", "-w", "-R", "clri <2>", str(ext4.raw))
+    ext4.capture()
+    assert outcome(ext4, code=1)["verdict"] == "bad"
+    assert outcome(ext4, "--point", "0")["verdict"] == "good"
+
+
+def leave_journal(ext4: TinyVolume) -> None:
+    """Have a good block in the journal, and a bad one in its place; capture that."""
+    told = run("dumpe2fs", str(ext4.raw))
+    size, bitmap = (
+        int(re.findall(rf"{what}\s+(\d+)", told)[0]) for what in ("Block size:", "Block bitmap at")
+    )
+    script, block = ext4.raw.with_name("script"), ext4.raw.with_name("block")
+    block.write_bytes(ext4.raw.read_bytes()[bitmap * size : (bitmap + 1) * size])
+    script.write_text(f"jo -c\njw -b {bitmap} {block}\njc\n")
+    run("debugfs", "-w", "-f", str(script), str(ext4.raw))
+    ext4.put(bitmap * size, bytes(size))
+    assert subprocess.run([tool("e2fsck"), "-fn", str(ext4.raw)], capture_output=True, check=False).returncode
+    ext4.capture()
+
+
+def test_one_that_was_in_use_has_its_journal_replayed(ext4: TinyVolume) -> None:
+    leave_journal(ext4)
+    found = outcome(ext4)
+    assert found["verdict"] == "good"
+    assert found["file_systems"][0]["words"].startswith("its journal was replayed")
+    ext4.check()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_broken_off_in_the_midst_of_it(ext4: TinyVolume, tmp_path: Path, number: signal.Signals) -> None:
+    leave_journal(ext4)
+    room, programs = ext4.folder.parent / "room", tmp_path / "programs"
+    room.mkdir()
+    programs.mkdir()
+    busy = tmp_path / "busy"
+    (programs / "e2fsck").write_text(f"#!/bin/sh\ntouch {busy}\nexec sleep 60\n")
+    (programs / "e2fsck").chmod(0o755)
+    surroundings = {
+        "XDG_RUNTIME_DIR": str(room),
+        "TMPDIR": str(room),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+    }
+    command = [PROGRAM, "test-restore", str(ext4.folder), "--volume", ext4.name]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | surroundings) as process:
+        wait_for(busy.exists, "the check")
+        process.send_signal(number)
+    if number == signal.SIGTERM:
+        assert list(room.iterdir()) == []
+    wait_for(lambda: swept(room), "all of it to go with the next command")
+
+
+def swept(room: Path) -> bool:
+    """Do what the next command does; tell whether anything is left."""
+    with scratch_folder("next", room) as folder:
+        return list(room.iterdir()) == [folder] and not any(room in mount.at.parents for mount in mounts())
+
+
+def test_each_partition(ext4: TinyVolume, tmp_path: Path) -> None:
+    disk = TinyVolume(tmp_path / "disk")
+    disk.resize(96 * MIB)
+    table = "label: gpt\nstart=2048, size=65536\nstart=67584, size=65536\nstart=133120, size=2048\n"
+    subprocess.run(["sfdisk", "-q", str(disk.raw)], input=table, text=True, check=True, capture_output=True)
+    disk.put(2048 * 512, ext4.raw.read_bytes())
+    ntfs = tmp_path / "ntfs"
+    with ntfs.open("wb") as file:
+        file.truncate(32 * MIB)
+    run("mkntfs", "-q", "-F", str(ntfs))
+    disk.put(67584 * 512, ntfs.read_bytes())
+    disk.capture()
+    told = outcome(disk, code=1)
+    found = [(check["partition"], check["contents"], check["verdict"]) for check in told["file_systems"]]
+    assert found == [(1, "ext4", "good"), (2, "ntfs", "good"), (3, "unknown", "unclear")]
+    assert told["verdict"] == "unclear"
+    disk.put(67584 * 512 + 4 * 4096, bytes(8 * 4096))  # the MFT
+    disk.capture()
+    told = outcome(disk, code=1)
+    assert [check["verdict"] for check in told["file_systems"]] == ["good", "bad", "unclear"]
+
+
+def test_xfs_and_fat(quick_path: Path) -> None:
+    for kind, size, make in (
+        ("xfs", 300 * MIB, ("mkfs.xfs", "-q")),
+        ("fat", 20 * MIB, ("mkfs.fat", "-F", "16")),
+    ):
+        volume = TinyVolume(quick_path / kind)
+        volume.resize(size)
+        run(*make, str(volume.raw))
+        for number, verdict in enumerate(("good", "bad")):
+            if verdict == "bad":
+                volume.put(512, bytes(4096 - 512) if kind == "xfs" else b"\xff" * 20_000)
+            capture(volume.raw, volume.folder, volume.name, now=START + timedelta(hours=number))
+            (check,) = outcome(volume, code=verdict == "bad")["file_systems"]
+            assert (check["contents"], check["verdict"]) == (kind, verdict), check["words"]
+
+
+def test_a_start_to_a_marker(tiny: TinyVolume, tmp_path: Path) -> None:
+    tiny.put(0, SECTOR + bytes(4 * MIB))
+    tiny.capture()
+    shot = tmp_path / "screen.png"
+    told = outcome(tiny, *BOOT, "--marker", "from a backup", "--screenshot", shot)
+    assert told["verdict"] == "good"
+    assert told["start"]["ending"] == "marker"
+    assert 0 < told["start"]["seconds"] < 60
+    assert "booted from a backup" in told["start"]["console"]
+    assert shot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">2I", shot.read_bytes()[16:24]) == (720, 400)
+
+
+def test_a_start_until_the_screen_settles(tiny: TinyVolume) -> None:
+    tiny.put(0, SECTOR + bytes(4 * MIB))
+    tiny.capture()
+    told = outcome(tiny, *BOOT, "--settled", "1", code=1)
+    assert (told["verdict"], told["start"]["ending"]) == ("unclear", "settled")
+    told = outcome(tiny, *BOOT, "--marker", "never said", "--limit", "2", code=1)
+    assert (told["verdict"], told["start"]["ending"]) == ("bad", "late")
+
+
+def test_nothing_starts(tiny: TinyVolume) -> None:
+    tiny.put(0, bytes(4 * MIB))
+    tiny.capture()
+    told = outcome(tiny, *BOOT, code=1)
+    assert (told["verdict"], told["start"]["ending"]) == ("bad", "nothing starts")
+
+
+PANIC = (
+    bytes.fromhex("31c0 8ed8 baf803 be117c ac 84c0 7403 ee ebf8 f4") + b"Kernel panic - not syncing: x\n\0"
+)
+
+
+def test_a_panic_is_no_settled_screen(tiny: TinyVolume) -> None:
+    tiny.put(0, PANIC.ljust(510, b"\0") + b"\x55\xaa" + bytes(4 * MIB))
+    tiny.capture()
+    told = outcome(tiny, *BOOT, code=1)
+    assert (told["verdict"], told["start"]["ending"]) == ("bad", "panic")
+
+
+def test_json_of_a_failure_is_whole(ext4: TinyVolume) -> None:
+    ran = in_this_process("test-restore", ext4.folder, "--volume", "none such", "--json")
+    assert ran.code != 0
+    assert json.loads(ran.output)["status"] == "error"
+    ran = in_this_process("test-restore", ext4.folder, "--volume", ext4.name, "--marker", "x")
+    assert ran.code == 2

@@ -32,7 +32,7 @@ from policies.setting_field import SettingValue
 Layer = dict[str, dict[str, SettingValue]]
 """Settings of one layer as `policies.folder_policy` reads and writes them: sections of plain values."""
 
-SCHEMA_REVISION: Final = "0005"
+SCHEMA_REVISION: Final = "0006"
 """The layout that these tables have: the last of `migrations`."""
 
 

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
+from typing import Final
 
 import click
 
@@ -77,22 +78,27 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
 
 
+_HELP: Final = """Look after chains of volume backup images.
+
+\b
+rollforward capture /dev/vg/data --into /backup --volume DATA
+rollforward verify /backup
+rollforward chain /backup --volume DATA
+rollforward restore /backup --volume DATA --at "2026-11-20 08:00" --to /tmp/data.raw
+rollforward up --folder /backup
+
+`rollforward COMMAND --help` says more, with examples.
+"""
+
+
 @click.group(
-    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_LazyGroup,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(version("rollforward"), prog_name="rollforward")
 def cli() -> None:
-    r"""Look after chains of volume backup images.
-
-    \b
-    rollforward capture /dev/vg/data --into /backup --volume DATA
-    rollforward verify /backup
-    rollforward chain /backup --volume DATA
-    rollforward restore /backup --volume DATA --at "2026-11-20 08:00" --to /tmp/data.raw
-    rollforward up --folder /backup
-
-    `rollforward COMMAND --help` says more, with examples.
-    """
+    """Run the command line."""
 
 
 def _allow_open_files() -> None:

@@ -78,6 +78,7 @@ def test_help_names_every_command():
     for word in ("--help", "-h"):
         done = rollforward(word)
         assert done.code == 0
+        assert "\\b" not in done.output
         for command in COMMANDS:
             assert re.search(rf"^  {command} ", done.output, re.MULTILINE), command
         assert max(map(len, done.output.splitlines())) <= 100
@@ -86,6 +87,7 @@ def test_help_names_every_command():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself(command):
     done = rollforward(command, "--help")
+    assert "\\b" not in done.output
     assert done.code == 0
     assert f"rollforward {command}" in done.output
     assert "Usage:" in done.output

@@ -212,11 +212,9 @@ def _attempt(
             end_attempt(session, admitted.attempt_id, context.holder)
             record(session)
         trial.done = True
-    return (
-        None
-        if trial.done
-        else Blocked(stone.name, trial.reason or "the agent was asked to stop", trial.again_at)
-    )
+    if trial.done:
+        return None
+    return Blocked(stone.name, trial.reason or "the agent was asked to stop", trial.again_at)
 
 
 def _move(context: AgentContext, place: Place, stone: Tombstone) -> Callable[[Session], None]:

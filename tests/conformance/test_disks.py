@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from hsr.disks.pieces import Pieces
 from hsr.disks.side_files import SIDE_NAME
 from policies.errors import BusyError, ConfigurationError, FormatError, RestoreError
 from tests.disk_readers import CHECKABLE, DISSECT_UNIT, blkid_says, qemu_driver, qemu_img, read_whole
+from tests.loop import needs_root
 from tests.torn_medium import PowerCut, TornMedium
 
 MIB = 1 << 20
@@ -403,7 +403,7 @@ def test_a_name_that_a_descriptor_cannot_hold(tmp_path: Path):
         create_disk(tmp_path / 'a"b.vmdk', DiskKind.VMDK, SIZE)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="loop devices need root")
+@needs_root
 def test_block_device(tmp_path: Path):
     backing = tmp_path / "backing"
     backing.write_bytes(b"\xaa" * SIZE)
@@ -430,7 +430,7 @@ def test_block_device(tmp_path: Path):
         subprocess.run(["losetup", "--detach", device], check=True)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+@needs_root
 def test_a_full_medium_says_so_and_goes_on(tmp_path: Path):
     folder = tmp_path / "small"
     folder.mkdir()

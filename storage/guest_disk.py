@@ -46,6 +46,11 @@ class GuestDisk:
     def _named(self, what: str) -> str:
         return self._prefix + what
 
+    @staticmethod
+    def socket_in(folder: Path) -> Path:
+        """Say where the socket of an NBD server goes, if one has to be started."""
+        return folder / "nbd"
+
     def bitmap_of(self, step: CaptureStep) -> str | None:
         """Find the bitmap that began at the parent point and recorded all since.
 
@@ -130,9 +135,9 @@ class GuestDisk:
         Raises:
             SourceError: qemu refuses.
         """
-        uri = NbdUri(folder / "nbd", self._named("moment")) if server is None else server
+        uri = NbdUri(self.socket_in(folder), self._named("moment")) if server is None else server
         if server is None:
-            self._start_server(folder / "nbd")
+            self._start_server(self.socket_in(folder))
         self._qmp.execute(
             "block-export-add",
             type="nbd",

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from policies.errors import SourceError
 from storage.bitmap_names import bitmap_name, keeper_tag
@@ -23,6 +24,8 @@ from storage.nbd_uri import NbdUri
 from storage.qmp import QmpClient
 from storage.source import CaptureStep
 from storage.source_nbd import NbdSource
+
+_SOCKET_NAME_MAX: Final = 107
 
 
 class GuestAccess:
@@ -83,6 +86,8 @@ class GuestAccess:
     ) -> Iterator[GuestSource]:
         self._sweep(disk)
         with self._folder(disk, peer) as folder:
+            if self._server is None:
+                _refuse_long_name(disk.socket_in(Path(folder)))
             disk.hold(Path(folder), old, new)
             uri = disk.serve(self._server, Path(folder), with_marks=old is not None)
             called = f"{self._node} of {self._control}"
@@ -115,6 +120,21 @@ class GuestAccess:
                 shutil.rmtree(stale)
             except OSError as error:
                 self.notes.append(f"{stale} is left of a capture that was killed: {error.strerror}")
+
+
+def _refuse_long_name(socket: Path) -> None:
+    """Make sure that a socket's name fits where qemu has to put it.
+
+    Source: unix(7), `sun_path`: 108 bytes with the zero at its end.
+    """
+    if len(os.fsencode(socket)) > _SOCKET_NAME_MAX:
+        raise SourceError(
+            "its name is too long for the socket of qemu's NBD server",
+            path=str(socket),
+            expected=f"at most {_SOCKET_NAME_MAX} bytes",
+            actual=f"{len(os.fsencode(socket))}",
+            hint="Name a folder with a shorter name, with --scratch.",
+        )
 
 
 class GuestSource:

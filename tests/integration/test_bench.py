@@ -28,6 +28,12 @@ def test_small_run() -> None:
         *captures,
         *[f"20,000 random reads of 4 KiB, {words}" for words in ("one in flight", "16 in flight")],
         "nbdcopy of the whole export",
+        *[f"build {kind} from base + 8" for kind in ("vhd", "vmdk", "vhdx")],
+        *[
+            f"apply one incremental to {kind}{size}"
+            for kind in ("vhdx", "vmdk")
+            for size in ("", ", disk 10 times as large")
+        ],
         "rollforward --help",
     ]
     assert all(row["ours_s"] > 0 for row in rows)

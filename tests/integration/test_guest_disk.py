@@ -173,6 +173,12 @@ def test_what_qemu_cannot_do_is_said(tiny, tmp_path):
         with pytest.raises(SourceError, match="already running") as caught:
             capture(access, tiny.folder, tiny.name, now=START)
         assert "--nbd-server" in (caught.value.hint or "")
+        far = tmp_path / ("far" * 40)
+        far.mkdir()
+        with pytest.raises(SourceError, match="too long") as caught:
+            capture(GuestAccess(guest.control, NODE, scratch=far), tiny.folder, tiny.name, now=START)
+        assert "--scratch" in (caught.value.hint or "")
+        assert not list(far.iterdir())
         assert access.notes == []
         must_be_clean(guest, [])
     with pytest.raises(SourceError, match="cannot be reached"):

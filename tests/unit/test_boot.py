@@ -181,7 +181,7 @@ def test_or_leaves_its_disk_to_be_captured(tiny: TinyVolume, tmp_path: Path) -> 
     with booted(tiny, "--stay", "--qmp", control) as guest:
         with QmpClient(control) as qmp:
             wait_for(lambda: "shutdown" in str(qmp.execute("query-status")), "it to be switched off")
-        ran = in_own_process("capture", "--qmp", control, "--node", "disk0", "--scratch", tmp_path,
+        ran = in_own_process("capture", "--qmp", control, "--node", "disk0", "--scratch", tiny.folder.parent,
                              "--into", tiny.folder, "--volume", tiny.name)  # fmt: skip
         assert ran.code == 0, str(ran)
         guest.end()

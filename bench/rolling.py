@@ -24,6 +24,7 @@ from storage.image import ImageReader
 from storage.overlay import Overlay
 from storage.replay import BlockReader
 from tests.commands import run
+from tests.torn_medium import contents_of
 
 BUILD_AT_MOST: Final = 0.6
 APPLY_AT_MOST: Final = 2.0
@@ -162,7 +163,10 @@ def _granules_of(image: Path) -> list[tuple[int, bytes]]:
             offsets = parcel.blocks[rows] * overlay.block_bytes + firsts
             starts = rows * overlay.block_bytes + firsts
             pieces = Pieces(parcel.plain.reshape(-1), starts, offsets, lengths)
-            found += ((offset, b"".join(buffers)) for offset, buffers in pieces.runs())
+            for offset, content in contents_of(pieces):
+                if found and found[-1][0] + len(found[-1][1]) == offset:
+                    offset, content = found[-1][0], found.pop()[1] + content
+                found.append((offset, content))
     return found
 
 

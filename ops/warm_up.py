@@ -9,17 +9,21 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hsr.disks.form import DiskKind
 from hsr.restore import restore
+from hsr.rolling.cursor_file import Place
+from hsr.rolling.disk import RollingDisk
 from hsr.serving.point import PointReader
 from storage.capture import capture
 from storage.consolidate import consolidate
+from storage.image import ImageReader
 from storage.verify import verify_image
 
 _VOLUME_BYTES = 1 << 20
 
 
 def warm_up() -> None:
-    """Capture, verify, consolidate, restore and serve a tiny volume in a temporary folder.
+    """Capture, verify, consolidate, restore, serve and roll forward a tiny volume in a temporary folder.
 
     Raises:
         RollforwardError: the machine cannot do it.
@@ -40,6 +44,13 @@ def warm_up() -> None:
         restore([images[0], rolled_up.path], folder / "restored.raw")
         with PointReader(images):
             pass  # it loads all that it needs at once
+        with ImageReader(images[0]) as image:
+            place, chain_id = Place.whole(_VOLUME_BYTES), image.header.chain_id
+        with RollingDisk.begin(
+            folder / "disk.vhdx", DiskKind.VHDX, place, job_uid=bytes(16), chain_id=chain_id
+        ) as disk:
+            disk.apply(images[:1])
+            disk.apply(images[1:])
 
 
 if __name__ == "__main__":

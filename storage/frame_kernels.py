@@ -8,15 +8,13 @@ is decoded the other way, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
 from storage import layout
+from storage.c_calls import caller
 from storage.kernels import (
     I64,
     U8,
@@ -41,27 +39,8 @@ _SINGLE_SEGMENT: Final = 0x20
 _LEAST_BYTES: Final = 6
 
 
-def _caller(count: int) -> Callable[..., Any]:
-    """Return a function for compiled code that calls a C function at an address, all words being size_t."""
-
-    @intrinsic
-    def call(typing_context: Any, address: Any, words: Any) -> Any:
-        del typing_context, address, words
-
-        def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-            word = context.get_value_type(types.uintp)
-            function = ir.FunctionType(word, [word] * count).as_pointer()
-            arguments = [builder.extract_value(values[1], at) for at in range(count)]
-            return builder.call(builder.inttoptr(values[0], function), arguments)
-
-        several = types.UniTuple(types.uintp, count)  # type: ignore[no-untyped-call]
-        return types.uintp(types.uintp, several), generate
-
-    return call
-
-
-_call_with_2 = _caller(2)
-_call_with_5 = _caller(5)
+_call_with_2 = caller(2)
+_call_with_5 = caller(5)
 
 
 @njit(nogil=True, cache=True)

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from storage.c_calls import address_of
 from storage.kernels import U64
 
 LEVEL: Final = 1
@@ -37,9 +38,9 @@ class _Functions:
         self.set_parameter = library.ZSTD_CCtx_setParameter
         self.set_parameter.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
         self.set_parameter.restype = ctypes.c_size_t
-        self.compress = _address_of(library.ZSTD_compress2)
-        self.decompress = _address_of(library.ZSTD_decompressDCtx)
-        self.find_frame_bytes = _address_of(library.ZSTD_findFrameCompressedSize)
+        self.compress = address_of(library.ZSTD_compress2)
+        self.decompress = address_of(library.ZSTD_decompressDCtx)
+        self.find_frame_bytes = address_of(library.ZSTD_findFrameCompressedSize)
 
 
 class _Context:
@@ -115,10 +116,3 @@ def _load() -> _Functions | None:
         return _Functions(library) if library.ZSTD_versionNumber() >= _OLDEST else None
     except (OSError, AttributeError):
         return None
-
-
-def _address_of(function: object) -> int:
-    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
-    if address is None:
-        raise AttributeError("a function of libzstd has no address")
-    return address

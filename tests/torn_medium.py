@@ -6,11 +6,12 @@ order, up to some of them. What was synced stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from hsr.disks.pieces import Pieces
 from policies.errors import ConfigurationError
 
 SECTOR_BYTES = 512
@@ -147,7 +148,7 @@ class TornMedium:
             if told(at, len(content)):
                 return False
             if any(piece := content[at : at + (1 << 20)]):
-                file.write([memoryview(piece)], at)
+                file.write(piece, at)
         file.sync()
         return True
 
@@ -169,6 +170,14 @@ class TornMedium:
         self._pending = [pair for pair in self._pending if pair[0] != path]
 
 
+def contents_of(pieces: Pieces) -> Iterator[tuple[int, bytes]]:
+    """Yield pieces, neighbours joined: where each goes, and what it is."""
+    joined = pieces.joined()
+    columns = (column.tolist() for column in (joined.offsets, joined.starts, joined.lengths))
+    for offset, start, length in zip(*columns, strict=True):
+        yield offset, joined.buffer[start : start + length].tobytes()
+
+
 class TornFile:
     def __init__(self, medium: TornMedium, stored: Stored) -> None:
         self._medium, self._stored = medium, stored
@@ -177,8 +186,12 @@ class TornFile:
         self._stored.do(deed)
         self._medium.step()
 
-    def write(self, buffers: Sequence[memoryview], offset: int) -> None:
-        self._do((offset, b"".join(buffers)))
+    def write(self, content: bytes | memoryview, offset: int) -> None:
+        self._do((offset, bytes(content)))
+
+    def write_pieces(self, pieces: Pieces) -> None:
+        for offset, content in contents_of(pieces):
+            self.write(content, offset)
 
     def read(self, offset: int, size: int) -> bytes:
         return bytes(self._stored.now[offset : offset + size])

@@ -55,8 +55,7 @@ class FlatContent:
             holes[rows] = ~kernels.filled_runs(pieces.buffer, pieces.starts[rows], pieces.lengths[rows])
             for offset, length in _joined(pieces.offsets[holes], pieces.lengths[holes]):
                 self._file.zero(offset, length)
-        for offset, buffers in pieces.where(~holes).runs():
-            self._file.write(buffers, offset)
+        self._file.write_pieces(pieces.where(~holes) if holes.any() else pieces)
 
     def zero(self, start: int, stop: int) -> None:
         """Zero a range; see `Content`."""
@@ -109,8 +108,7 @@ class SlottedContent:
             kept = self._used[blocks] >= 0
             pieces, blocks = pieces.where(kept), blocks[kept]
         within = pieces.offsets - blocks * self._slots.block_bytes
-        for offset, buffers in pieces.moved(self._places(self._used[blocks]) + within).runs():
-            self._file.write(buffers, offset)
+        self._file.write_pieces(pieces.moved(self._places(self._used[blocks]) + within))
 
     def _places(self, slots: I32) -> I64:
         """Return where the blocks in some slots begin in the file."""
@@ -127,7 +125,7 @@ class SlottedContent:
         self._file.truncate(self._slots.end(self._given))
         if self._slots.lead:
             for slot in range(first, self._given):
-                self._file.write([memoryview(self._slots.lead)], self._slots.end(slot))
+                self._file.write(self._slots.lead, self._slots.end(slot))
 
     def zero(self, start: int, stop: int) -> None:
         """Zero a range; blocks without slots are zero already; see `Content`."""

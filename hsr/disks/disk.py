@@ -361,7 +361,7 @@ class _Disk:
 
     def _put(self, parts: Iterator[Part] | Sequence[Part]) -> None:
         for offset, part in parts:
-            self._file.write([memoryview(part)], offset)
+            self._file.write(part, offset)
         self._file.sync()
 
     def _publish_descriptor(self, stamp: Stamp) -> None:
@@ -371,7 +371,7 @@ class _Disk:
         self._medium.remove(fresh)
         file = self._medium.open(fresh, create=True)
         try:
-            file.write([memoryview(text)], 0)
+            file.write(text, 0)
             file.sync()
         finally:
             file.close()

@@ -49,8 +49,7 @@ class Edges:
         edges = pieces.where(is_front | is_back)
         shift = np.where(edges.offsets < self._front_end, 0, HIDDEN_BYTES - self._back)
         self._is_dirty = True
-        for offset, buffers in edges.moved(edges.offsets + shift).runs():
-            self._file.write(buffers, offset)
+        self._file.write_pieces(edges.moved(edges.offsets + shift))
         return pieces.where(~(is_front | is_back))
 
     def zero(self, start: int, stop: int) -> tuple[int, int]:

@@ -9,17 +9,20 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
+import numpy as np
+
+from hsr.disks import medium_kernels as kernels
+from hsr.disks.pieces import Pieces
 from hsr.targets import DirectWriter
 from policies.errors import BusyError, ConfigurationError, RestoreError
 from storage.publish import sync_folder
 from storage.source import device_or_file_bytes
 
-_IOV_MAX: Final = 1024
 _ZERO_PIECE: Final = bytes(1 << 20)
 _PUNCH_HOLE_KEEPING_SIZE: Final = 0x02 | 0x01
 _BLKZEROOUT: Final = 0x127F
@@ -30,8 +33,8 @@ _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _SEND_BYTES: Final = 4 << 20
 """The kernel is told to begin with so much; it would wait for seconds, or for a sync."""
 _SEND_ONLY: Final = 2
-_DIRECT_BYTES_MIN: Final = 256 << 10
-"""Longer runs go past the page cache."""
+_DIRECT_BYTES_MIN: Final = 1 << 20
+"""Longer runs go past the page cache; shorter ones would have to drop first what it holds of them."""
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -47,8 +50,11 @@ Told = Callable[[int, int], bool]
 class DiskFile(Protocol):
     """An open file or block device. All raise RestoreError where the medium refuses."""
 
-    def write(self, buffers: Sequence[memoryview], offset: int) -> None:
-        """Write buffers one after the other. Crash: any part of them, until `sync`."""
+    def write(self, content: bytes | memoryview, offset: int) -> None:
+        """Write bytes. Crash: any part of them, until `sync`."""
+
+    def write_pieces(self, pieces: Pieces) -> None:
+        """Write pieces, each to its offset. Crash: any part of them, until `sync`."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes; fewer at the end of the file."""
@@ -219,17 +225,40 @@ class _LocalFile:
         self._sender: ThreadPoolExecutor | None = None
         self._sending: Future[None] | None = None
 
-    def write(self, buffers: Sequence[memoryview], offset: int) -> None:
-        if len(buffers) == 1 and len(buffers[0]) >= _DIRECT_BYTES_MIN:
-            if self._direct is None:  # by its descriptor: its name may be another file's by now
-                self._direct = DirectWriter(Path(f"/proc/self/fd/{self._fd}"))
-            done = self._direct.write(offset, buffers[0])
-            offset, buffers = offset + done, [buffers[0][done:]]
+    def write(self, content: bytes | memoryview, offset: int) -> None:
         with _refusals(self._path, offset):
-            start = offset
-            for first in range(0, len(buffers), _IOV_MAX):
-                offset = _write_all(self._fd, list(buffers[first : first + _IOV_MAX]), offset)
-        self._send_soon(offset - start)
+            _write_all(self._fd, memoryview(content), offset)
+        self._send_soon(len(content))
+
+    def write_pieces(self, pieces: Pieces) -> None:
+        pieces = pieces.joined()
+        is_long = pieces.lengths >= _DIRECT_BYTES_MIN
+        whole = pieces.buffer.data
+        for row in np.flatnonzero(is_long).tolist():
+            start, length = int(pieces.starts[row]), int(pieces.lengths[row])
+            self._write_long(whole[start : start + length], int(pieces.offsets[row]))
+        rest = pieces.where(~is_long) if is_long.any() else pieces
+        self._write_short(rest)
+        self._send_soon(int(rest.lengths.sum()))
+
+    def _write_long(self, content: memoryview, offset: int) -> None:
+        """Write past the page cache what can be; the rest the ordinary way."""
+        if self._direct is None:  # by its descriptor: its name may be another file's by now
+            self._direct = DirectWriter(Path(f"/proc/self/fd/{self._fd}"))
+        done = self._direct.write(offset, content)
+        self.write(content[done:], offset + done)
+
+    def _write_short(self, pieces: Pieces) -> None:
+        """Write pieces in one go; one that is refused, or cut short, is tried by itself, so that its error is known."""
+        starts, offsets, lengths = (
+            np.ascontiguousarray(column) for column in (pieces.starts, pieces.offsets, pieces.lengths)
+        )
+        columns = pieces.buffer, starts, offsets, lengths
+        row = -1
+        while (row := kernels.write_pieces(kernels.PWRITE, self._fd, *columns, row + 1)) < len(starts):
+            start, offset = int(starts[row]), int(offsets[row])
+            with _refusals(self._path, offset):
+                _write_all(self._fd, pieces.buffer.data[start : start + int(lengths[row])], offset)
 
     def _send_soon(self, size: int) -> None:
         """Have what was written sent, once it is enough; it takes a while, so in a thread."""
@@ -259,7 +288,7 @@ class _LocalFile:
                     return
             for at in range(offset, offset + size, len(_ZERO_PIECE)):
                 piece = memoryview(_ZERO_PIECE)[: offset + size - at]
-                _write_all(self._fd, [piece], at)
+                _write_all(self._fd, piece, at)
 
     def _zero_on_device(self, offset: int, size: int) -> tuple[int, int]:
         """Have the device zero whole sectors; return the rest of the range, which an ordinary write has to do."""
@@ -333,7 +362,7 @@ def _copy_piece(read_fd: int, write_fd: int, at: int, size: int) -> None:
             if error.errno in _FULL:
                 raise
             piece = os.pread(read_fd, size, at)
-            _write_all(write_fd, [memoryview(piece)], at)
+            _write_all(write_fd, memoryview(piece), at)
             done = len(piece)
         if not done:
             raise OSError(errno.EIO, "the file ended early")
@@ -350,16 +379,11 @@ def _take(fd: int, path: Path) -> None:
         raise BusyError("is being worked on", path=str(path), hint="Wait for that to end.") from None
 
 
-def _write_all(fd: int, buffers: list[memoryview], offset: int) -> int:
-    """Write buffers to the last byte; return where they end."""
-    while buffers:
-        done = os.pwritev(fd, buffers, offset)
-        offset += done
-        while buffers and done >= len(buffers[0]):
-            done -= len(buffers.pop(0))
-        if buffers and done:
-            buffers[0] = buffers[0][done:]
-    return offset
+def _write_all(fd: int, content: memoryview, offset: int) -> None:
+    """Write bytes to the last one."""
+    while content:
+        done = os.pwrite(fd, content, offset)
+        offset, content = offset + done, content[done:]
 
 
 def _send(fd: int) -> None:

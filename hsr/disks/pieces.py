@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -89,20 +87,7 @@ class Pieces:
         lengths = np.minimum(self.stops[rows], (units + 1) * unit) - offsets
         return Pieces(self.buffer, self.starts[rows] + offsets - self.offsets[rows], offsets, lengths)
 
-    def runs(self) -> Iterator[tuple[int, list[memoryview]]]:
-        """Yield what can be written at once: an offset, and the buffers that follow each other from there on."""
-        if not len(self.offsets):
-            return
-        joined = self._joined()
-        stops = joined.stops
-        breaks = [0, *(np.flatnonzero(joined.offsets[1:] != stops[:-1]) + 1).tolist(), len(stops)]
-        whole = self.buffer.data
-        starts, ends = joined.starts.tolist(), (joined.starts + joined.lengths).tolist()
-        offsets = joined.offsets.tolist()
-        for first, stop in pairwise(breaks):
-            yield offsets[first], [whole[starts[row] : ends[row]] for row in range(first, stop)]
-
-    def _joined(self) -> Pieces:
+    def joined(self) -> Pieces:
         """Join neighbours on the disk that are neighbours in the buffer, too."""
         follows = (self.offsets[1:] == self.stops[:-1]) & (
             self.starts[1:] == self.starts[:-1] + self.lengths[:-1]

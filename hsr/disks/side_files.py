@@ -125,7 +125,7 @@ class DiskMap:
         record["digest"] = np.frombuffer(_short_digest(record.tobytes()[:-_RECORD_DIGEST_BYTES]), np.uint8)
         whole = record.tobytes() + blocks
         whole = whole.ljust(rounded_up(len(whole), layout.ALIGN_BYTES), b"\0")
-        self._file.write([memoryview(whole)], self.state.end_bytes)
+        self._file.write(whole, self.state.end_bytes)
         self._file.sync()
         self.state.serial += 1
         self.state.end_bytes += len(whole)
@@ -163,7 +163,7 @@ def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int) 
         try:
             file.truncate(size)
             if content:
-                file.write([memoryview(content)], 0)
+                file.write(content, 0)
             file.sync()
         finally:
             file.close()

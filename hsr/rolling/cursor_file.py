@@ -124,7 +124,7 @@ def write_cursor(medium: Medium, paths: SidePaths, standing: Standing) -> None:
     medium.remove(fresh)
     file = medium.open(fresh, create=True)
     try:
-        file.write([memoryview(encode_cursor(standing))], 0)
+        file.write(encode_cursor(standing), 0)
         file.sync()
     finally:
         file.close()

@@ -101,11 +101,11 @@ def test_cutting_changes_nothing(pieces: Pieces, cut: int, unit: int):
 
 
 @given(some_pieces(), st.integers(1, 50))
-def test_runs_are_all_of_it_and_do_not_touch(pieces: Pieces, unit: int):
-    found, end = bytearray(301), -1
-    for offset, buffers in pieces.cut_every(unit).runs():
-        content = b"".join(buffers)
-        assert offset > end
-        end = offset + len(content)
-        found[offset:end] = content
-    assert found == laid_out(pieces)
+def test_joined_pieces_are_all_of_it_and_none_goes_on_where_another_ends(pieces: Pieces, unit: int):
+    joined = pieces.cut_every(unit).joined()
+    assert laid_out(joined) == laid_out(pieces)
+    assert len(joined.offsets) <= len(pieces.offsets)
+    goes_on = (joined.offsets[1:] == joined.stops[:-1]) & (
+        joined.starts[1:] == joined.starts[:-1] + joined.lengths[:-1]
+    )
+    assert not goes_on.any()

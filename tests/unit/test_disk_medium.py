@@ -1,0 +1,86 @@
+"""Writing pieces to a real file: all of them, short and long, and clearly where the medium refuses."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hsr.disks import medium_kernels
+from hsr.disks.medium import DiskFile, LocalMedium
+from hsr.disks.pieces import Pieces
+from policies.errors import RestoreError
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[DiskFile]:
+    opened = LocalMedium().open(tmp_path / "file", create=True)
+    yield opened
+    opened.close()
+
+
+def spread(lengths: list[int], gap: int) -> Pieces:
+    """Make pieces of those lengths, each so far behind the one before it, in the file and in the buffer."""
+    counts = np.array(lengths, np.int64)
+    begins = np.cumsum(counts) - counts + gap * np.arange(len(counts))
+    buffer = np.random.default_rng(1).integers(1, 256, int(begins[-1] + counts[-1]), np.uint8)
+    return Pieces(buffer, begins, begins, counts)
+
+
+@pytest.mark.parametrize("gap", [0, 1, 4096])
+def test_all_pieces_are_written_where_they_belong(tmp_path: Path, file: DiskFile, gap: int):
+    pieces = spread([1, 4096, 3 * MIB + 5, 512, 2 * MIB, 65536, 1], gap)
+    file.write_pieces(pieces)
+    file.sync()
+    expected = np.zeros_like(pieces.buffer)
+    for start, length in zip(pieces.starts, pieces.lengths, strict=True):
+        expected[start : start + length] = pieces.buffer[start : start + length]
+    assert (tmp_path / "file").read_bytes() == expected.tobytes()
+
+
+def test_every_other_piece(tmp_path: Path, file: DiskFile):
+    pieces = spread([512] * 1000, 512)
+    chosen = pieces.where(np.arange(1000) % 2 == 1)
+    file.write_pieces(chosen)
+    content = (tmp_path / "file").read_bytes()
+    for row in range(1000):
+        start = int(pieces.starts[row])
+        expected = pieces.buffer[start : start + 512].tobytes() if row % 2 else bytes(512)
+        assert content[start : start + 512] == expected
+    file.write_pieces(chosen.where(np.zeros(500, np.bool_)))  # nothing is nothing
+    assert (tmp_path / "file").read_bytes() == content
+
+
+@contextmanager
+def files_end_at(size_bytes: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("lengths", [[65536] * 40, [MIB // 2, 3 * MIB]])
+def test_what_does_not_fit_is_said_with_its_place(tmp_path: Path, file: DiskFile, lengths: list[int]):
+    pieces = spread(lengths, 100)
+    with files_end_at(MIB), pytest.raises(RestoreError, match="cannot be used") as caught:
+        file.write_pieces(pieces)
+    assert caught.value.path == str(tmp_path / "file")
+    assert caught.value.offset is not None
+    assert (tmp_path / "file").stat().st_size == MIB
+
+
+def test_pieces_beyond_their_buffer_are_refused():
+    buffer, one = np.zeros(10, np.uint8), np.ones(1, np.int64)
+    for start, length, offset in ((5, 6, 0), (-1, 1, 0), (0, -1, 0), (0, 1, -1), (1 << 62, 1 << 62, 0)):
+        with pytest.raises(ValueError, match="outside"):
+            medium_kernels.write_pieces(
+                medium_kernels.PWRITE, -1, buffer, one * start, one * offset, one * length, 0
+            )

@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from ops.show import plain, print_json
-from ops.words import age_words, moment_words, size_words
+from ops.words import age_words, moment_words, plain, size_words
 from policies.headstart import DiskState, lag_text
 from policies.points import Point
 from storage.catalog.headstart import cursor_of, jobs_with_disks
@@ -141,6 +138,8 @@ def disk_fields(line: DiskLine) -> dict[str, object]:
 
 def print_jobs(lines: Sequence[DiskLine], *, as_json: bool) -> None:
     """Print disks, a line each."""
+    from ops.show import print_json
+
     if as_json:
         for line in lines:
             print_json(disk_fields(line))
@@ -148,6 +147,9 @@ def print_jobs(lines: Sequence[DiskLine], *, as_json: bool) -> None:
     if not lines:
         click.echo("No HeadStart job is saved yet: rollforward hsr add JOB FOLDER --location NAME")
         return
+    from rich.table import Table
+    from rich.text import Text
+
     from ops.screen import screen
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -165,6 +167,8 @@ def print_jobs(lines: Sequence[DiskLine], *, as_json: bool) -> None:
 
 def print_job(lines: Sequence[DiskLine], *, as_json: bool) -> None:
     """Print one job, and each of its disks."""
+    from ops.show import print_json
+
     if as_json:
         for line in lines:
             print_json(disk_fields(line))

@@ -6,7 +6,6 @@ import secrets
 from datetime import date, datetime, timedelta
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from policies.clock_watch import ClockReading, ClockWatch
@@ -26,6 +25,8 @@ def agent_of(session: Session, *, now: datetime, uid: str | None = None) -> Agen
     """
     agent = session.get(Agent, 1)
     if agent is None:
+        from sqlalchemy.dialects import postgresql, sqlite  # they load much, for once in a catalogue's life
+
         insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
         row = {
             "id": 1,

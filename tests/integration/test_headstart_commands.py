@@ -5,74 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 
-from ops.clock import FileClock
 from policies.headstart import DiskState
 from storage.capture import capture
 from storage.catalog import EventKind
 from storage.catalog.claims import stored_claims
 from storage.catalog.headstart import all_jobs
 from storage.catalog.reporters import silent_reporters
-from tests.command import Ran, in_this_process
 from tests.commands import run
 from tests.household import VOLUME, Household
-from tests.standby import StandBy
+from tests.office import HOUR, Office
 from tests.unit.tiny import Password
 
 MORNING = datetime(2026, 3, 2, 6, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 PASSWORD = b"open sesame, said Ali"
-
-
-class Office(StandBy):
-    """A household with a job, and commands given beside it."""
-
-    def do(self, *words: str | Path) -> Ran:
-        clock = FileClock(self.place / "now")
-        clock.set(self.home.now)
-        state = {"ROLLFORWARD_STATE": str(self.home.place), "ROLLFORWARD_CLOCK": str(clock)}
-        with patch.dict(os.environ, state):
-            return in_this_process(*words)
-
-    def did(self, *words: str | Path) -> list[dict[str, Any]]:
-        ran = self.do(*words, "--json")
-        assert ran.code == 0, str(ran)
-        return ran.objects
-
-    def refused(self, *words: str | Path, code: int = 2) -> str:
-        ran = self.do(*words)
-        assert ran.code == code, str(ran)
-        return str(ran)
-
-    def begin(self, *words: str | Path) -> None:
-        self.capture()
-        self.home.settle()
-        self.did("location", "add", "here", self.disks)
-        self.did("hsr", "add", "stand-by", self.home.folder, "--location", "here", "--subfolder", "", *words)
-        self.home.settle()
-
-    def grow(self, count: int = 1) -> None:
-        for _ in range(count):
-            self.home.now += HOUR
-            self.capture()
-            self.home.settle()
-
-    def shown(self) -> dict[str, Any]:
-        return self.did("hsr", "show", "stand-by")[0]
-
-    def bytes_of(self, disk: Path) -> bytes:
-        """Read a finalized disk as qemu does."""
-        raw = self.place / "as-raw"
-        run("qemu-img", "convert", "-O", "raw", str(disk), str(raw))
-        content = raw.read_bytes()[: self.volume_bytes]
-        raw.unlink()
-        return content
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from actors.headstart import (
     note_rolled,
     record_end,
 )
-from actors.headstart_disk import bring_to_goal, key_for, patches_of, place_of
+from actors.headstart_disk import bring_to_goal, key_for, patches_of, place_of, refuse_wrapped_disk
 from actors.headstart_view import DiskView, disk_title, sent_to, view_of_disk
 from hsr.disks.form import DiskKind
 from hsr.rolling.cursor_file import Phase
@@ -259,6 +259,7 @@ def build_elsewhere(
     fresh = replace(view, plan=replace(view.plan, goal=point, path=path))
     images = [Path(view.folder.path) / span.name for span in path]
     key = key_for(context.seal, view.job, images)
+    refuse_wrapped_disk(view, images, key)
     with context.catalog.write() as session:
         disk, chain = lock_disk(session, view.disk.id), session.get(Chain, view.chain.id)
         if disk is None or chain is None or not claim_images(context, session, _blank(fresh), disk, chain):

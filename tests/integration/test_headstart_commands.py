@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -276,3 +278,44 @@ def test_all_volumes_of_a_folder_each_by_its_own_cursor(office: Office):
     assert Path(shown["W"]["path"]).read_bytes()[: len(other.read_bytes())] == other.read_bytes()
     assert Path(shown[VOLUME]["path"]).read_bytes()[: office.volume_bytes] == office.truth[2]
     assert "are finalized" in office.refused("hsr", "finalize", "stand-by")
+
+
+def test_a_whole_disk_is_put_into_no_partition(office: Office):
+    """Refused when the job is saved; a volume that became a disk later stops before anything is built."""
+    office.capture()
+    office.home.settle()
+    office.did("location", "add", "here", office.disks)
+    add = [
+        "hsr",
+        "add",
+        "stand-by",
+        office.home.folder,
+        "--location",
+        "here",
+        "--subfolder",
+        "",
+        "--wrap",
+        "gpt",
+    ]
+    script = "label: gpt\n,128K\n,128K\n"
+    subprocess.run(["sfdisk", "-q", office.source.path], input=script, text=True, check=True)
+    office.source.path.write_bytes(office.source.path.read_bytes())
+    capture(office.source.path, office.home.folder, VOLUME, now=office.home.now)
+    said = office.refused(*add)
+    assert f"{VOLUME} is a disk with partitions already: it begins with a GPT with 2 partitions" in said
+    assert "--wrap none" in said
+    assert not office.did("hsr", "list")
+    with patch("ops.headstart_keeping._refuse_whole_disks"):
+        office.did(*add)
+    office.home.now += HOUR
+    office.home.settle()
+    assert office.row().state is DiskState.STOPPED
+    assert "begins with a GPT" in office.row().reason
+    assert not any(office.disks.iterdir())
+    target = office.place / "elsewhere.vhd"
+    said = office.refused("hsr", "finalize", "stand-by", "--point", "1", "--fresh", "--copy", target)
+    assert "begins with a GPT" in said
+    office.did("hsr", "delete", "stand-by")
+    office.did(*add[:-1], "none")
+    office.home.settle()
+    assert office.stands_at().number == 1

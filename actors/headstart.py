@@ -26,9 +26,11 @@ from actors.hints import Hints
 from actors.patience import Beat, patiently
 from actors.trying import beginning, persist, trying
 from hsr.rolling.disk import Rolled
+from policies.cursor import Cursor
 from policies.errors import CatalogError, FormatError, RestoreError, StorageError
 from policies.headstart import DiskState
 from policies.holdings import Claim
+from policies.points import Point
 from storage.catalog.attempts import Admission, Admitted, Work, begin_attempt, end_attempt, pause_attempt
 from storage.catalog.claims import place_claim, release_claim
 from storage.catalog.headstart import (
@@ -39,6 +41,7 @@ from storage.catalog.headstart import (
     lock_disk,
     needed_by,
     packed_or_none,
+    release_disk,
     reporter_name,
     set_cursor,
     work_key,
@@ -126,14 +129,9 @@ def _begin(context: AgentContext, session: Session, view: DiskView) -> _Task | b
     chain = None if view.chain is None else session.get(Chain, view.chain.id)
     if chain is not None and view.chain is not None and chain.revision != view.chain.revision:
         return True
-    plan = view.plan
-    mirror_disk(context, session, view, disk, chain)
-    claimed = chain is None or claim_for(session, view, disk, chain)
-    if claimed and all_have_claimed(session, job):
-        report(session, job.folder_id, reporter_name(job), now=view.now)
-    if not claimed:
+    if not _settle(context, session, view, disk, chain):
         return True
-    if plan.goal is None or chain is None:
+    if view.plan.goal is None or chain is None:
         disk.next_due_at = _next_look(view)
         return False
     admitted = _admit(context, session, view, disk)
@@ -145,6 +143,54 @@ def _begin(context: AgentContext, session: Session, view: DiskView) -> _Task | b
         return True
     disk.done_bytes = disk.total_bytes = 0
     return _Task(view, admitted.attempt_id)
+
+
+def _settle(
+    context: AgentContext, session: Session, view: DiskView, disk: HeadStartDisk, chain: Chain | None
+) -> bool:
+    """Record how a disk stands, and claim what it needs; tell whether all of that can be had."""
+    if view.plan.state is DiskState.FINALIZED:
+        record_end(context, session, view, disk, view.cursor.points[0])
+        return True
+    mirror_disk(context, session, view, disk, chain)
+    claimed = chain is None or claim_for(session, view, disk, chain)
+    if claimed:
+        _report(session, view)
+    return claimed
+
+
+def _report(session: Session, view: DiskView) -> None:
+    """Say that a job needs no more than is claimed, once that is so for all of its disks."""
+    if all_have_claimed(session, view.job):
+        report(session, view.job.folder_id, reporter_name(view.job), now=view.now)
+
+
+def record_end(
+    context: AgentContext, session: Session, view: DiskView, disk: HeadStartDisk, point: Point
+) -> None:
+    """Record that a disk is finalized, as its cursor file says: it needs nothing any more.
+
+    Args:
+        context: surroundings.
+        session: of a write transaction.
+        view: the disk.
+        disk: its row, locked.
+        point: where it stands for good.
+    """
+    if disk.state is not DiskState.FINALIZED:
+        context.note(
+            session,
+            EventKind.FINALIZED,
+            view.title,
+            f"finalized at point {point.number}, of {point.time:%Y-%m-%d %H:%M} UTC: {view.path}",
+            folder_id=view.folder.id,
+            chain_id=disk.chain_id,
+        )
+    disk.state, disk.reason, disk.due_since = DiskState.FINALIZED, f"at point {point.number}", None
+    disk.is_begun, disk.target = True, None
+    set_cursor(disk, Cursor.closed(point))
+    release_disk(session, view.job, disk, now=view.now)
+    _report(session, view)
 
 
 def claim_images(

@@ -11,6 +11,7 @@ from actors.headstart_view import DiskView, image_paths
 from hsr.disks.form import DiskKind, Part, Stamp
 from hsr.rolling.cursor_file import Place
 from hsr.rolling.disk import Rolled, RollingDisk, Stopping
+from hsr.wrapping.whole_disks import refuse_whole_disk, start_of_point
 from hsr.wrapping.wrapping import Wrap, Wrapping, wrapping_for
 from policies.errors import ConfigurationError, PasswordError, RestoreError
 from policies.names import parse_image_name
@@ -47,8 +48,26 @@ def bring_to_goal(
     """
     images = list(image_paths(view).values())[:count]
     key = key_for(seal, view.job, images)
+    if view.standing is None:
+        refuse_wrapped_disk(view, images, key)
     with opened_disk(view) as disk:
         return disk.apply(images, key=key, progress=progress, stopping=stopping)
+
+
+def refuse_wrapped_disk(view: DiskView, images: Sequence[Path], key: ChainKey | None) -> None:
+    """Make sure, before anything is built, that no disk is put into a partition.
+
+    Args:
+        view: the disk that is to be begun.
+        images: the way from nothing to the point that it is to be built at.
+        key: of an encrypted chain.
+
+    Raises:
+        ConfigurationError: the volume has partitions itself, and is to be wrapped.
+        RollforwardError: an image cannot be used.
+    """
+    if Wrap(view.job.wrap) is not Wrap.NONE:
+        refuse_whole_disk(start_of_point(images, key), view.disk.volume)
 
 
 def opened_disk(view: DiskView) -> RollingDisk:

@@ -23,20 +23,27 @@ from actors.headstart import (
     how_many,
     mirror_disk,
     note_rolled,
+    record_end,
 )
-from actors.headstart_disk import bring_to_goal, key_for, patches_of, place_of
+from actors.headstart_disk import bring_to_goal, key_for, patches_of, place_of, refuse_wrapped_disk
 from actors.headstart_view import DiskView, disk_title, sent_to, view_of_disk
 from hsr.disks.form import DiskKind
-from hsr.disks.side_files import SidePaths
 from hsr.rolling.cursor_file import Phase
-from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing
+from hsr.rolling.disk import (
+    RollingDisk,
+    discard,
+    finalize_at,
+    forget_end,
+    read_standing,
+    set_damaged_aside,
+)
 from policies.cursor import Cursor, roll_on_path
 from policies.errors import (
     BusyError,
     CatalogError,
     ConfigurationError,
+    FormatError,
     MissingPointError,
-    RollforwardError,
 )
 from policies.headstart import DiskState
 from policies.points import Point, Span
@@ -197,31 +204,21 @@ def finalize_disk(context: AgentContext, view: DiskView, point: Point) -> None:
 
     Crash: no disk, or the whole disk; finalizing again goes on.
     """
-    if view.standing is not None and view.standing.phase is Phase.FINALIZING:
-        finalize_at(view.path, point)
+    if is_ending(view):
+        finalize_at(view.path, point, keeps_end=True)
     else:
         with RollingDisk.open(view.path) as disk:
-            disk.finalize(point, patches=patches_of(view, disk, point, _key(context, view)))
-    note_finalized(context, view, point)
-
-
-def note_finalized(context: AgentContext, view: DiskView, point: Point) -> None:
-    """Record that a disk is finalized: it needs nothing any more."""
+            patches = patches_of(view, disk, point, _key(context, view))
+            disk.finalize(point, patches=patches, keeps_end=True)
     with context.catalog.write() as session:
-        disk = lock_disk(session, view.disk.id)
-        if disk is None:
-            return
-        disk.state, disk.reason, disk.due_since = DiskState.FINALIZED, f"at point {point.number}", None
-        disk.target = None
-        release_disk(session, view.job, disk, now=view.now)
-        context.note(
-            session,
-            EventKind.FINALIZED,
-            view.title,
-            f"finalized at point {point.number}, of {point.time:%Y-%m-%d %H:%M} UTC: {view.path}",
-            folder_id=view.folder.id,
-            chain_id=disk.chain_id,
-        )
+        row = lock_disk(session, view.disk.id)
+        if row is not None:
+            record_end(context, session, view, row, point)
+
+
+def is_ending(view: DiskView) -> bool:
+    """Tell whether finalizing a disk was begun before, or ended: nothing is left but to go on with that."""
+    return view.standing is not None and view.standing.phase in (Phase.FINALIZING, Phase.FINALIZED)
 
 
 def copy_disk(context: AgentContext, view: DiskView, point: Point, target: Path, progress: Progress) -> None:
@@ -262,6 +259,7 @@ def build_elsewhere(
     fresh = replace(view, plan=replace(view.plan, goal=point, path=path))
     images = [Path(view.folder.path) / span.name for span in path]
     key = key_for(context.seal, view.job, images)
+    refuse_wrapped_disk(view, images, key)
     with context.catalog.write() as session:
         disk, chain = lock_disk(session, view.disk.id), session.get(Chain, view.chain.id)
         if disk is None or chain is None or not claim_images(context, session, _blank(fresh), disk, chain):
@@ -316,27 +314,30 @@ def _begun_at(view: DiskView, target: Path, point: Point) -> Iterator[RollingDis
         yield disk
 
 
-def begin_anew(context: AgentContext, view: DiskView) -> None:
+def begin_anew(context: AgentContext, view: DiskView) -> Path | None:
     """Give up what a disk that is held holds, files and all: it is built anew from the newest base.
+
+    Returns:
+        As `discard_files`.
 
     Raises:
         RollforwardError: as `discard_files` does.
 
     Crash: the disk, or parts of it; the same again goes on.
     """
-    discard_files(view)
+    aside = discard_files(view)
+    words = "given up, and built anew" if aside is None else f"set aside in {aside}, and built anew"
     with context.catalog.write() as session:
         disk = lock_disk(session, view.disk.id)
         if disk is None:
-            return
+            return aside
         release_disk(session, view.job, disk, now=view.now)
         disk.state, disk.reason, disk.due_since = DiskState.EMPTY, "to be built anew", None
         disk.cursor, disk.target, disk.newest, disk.capacity_bytes = [], None, None, None
         disk.is_begun, disk.chain_id, disk.base_number, disk.tried = False, None, None, ""
         disk.next_due_at = AT_ONCE
-        context.note(
-            session, EventKind.STARTED, view.title, "given up, and built anew", folder_id=view.folder.id
-        )
+        context.note(session, EventKind.STARTED, view.title, words, folder_id=view.folder.id)
+    return aside
 
 
 def start_over(view: DiskView) -> None:
@@ -352,26 +353,32 @@ def start_over(view: DiskView) -> None:
             disk.start_over()
 
 
-def discard_files(view: DiskView) -> bool:
-    """Remove the files of a disk that is not finalized; tell whether there were any.
+def discard_files(view: DiskView) -> Path | None:
+    """Remove the files of a disk that is not finalized; if its cursor is damaged, set them aside.
+
+    A finalized disk stays where it is; only what says so is removed.
+
+    Returns:
+        The folder in which they were set aside; None if they were removed, or there are none.
 
     Raises:
-        RollforwardError: as `hsr.rolling.disk.discard` does.
+        RollforwardError: as `hsr.rolling.disk.discard` and `set_damaged_aside` do.
 
-    Crash: the disk, or parts of it; removing again goes on.
+    Crash: the disk, or parts of it; the same again goes on.
     """
     try:
         standing = read_standing(view.path)
-    except RollforwardError:
-        if SidePaths.beside(view.path).map.exists():
-            raise
-        standing = None
-    if standing is None:
-        return False
-    if standing.job_uid.hex() != view.job.uid:
-        raise ConfigurationError("belongs to another job", path=str(view.path))
-    discard(view.path)
-    return True
+    except FormatError:
+        return set_damaged_aside(view.path, DiskKind(view.job.disk_kind))
+    is_ours = standing is not None and standing.job_uid.hex() == view.job.uid
+    if standing is not None and standing.phase is Phase.FINALIZED:
+        if is_ours:
+            forget_end(view.path)
+    elif standing is not None:
+        if not is_ours:
+            raise ConfigurationError("belongs to another job", path=str(view.path))
+        discard(view.path)
+    return None
 
 
 def _key(context: AgentContext, view: DiskView) -> ChainKey | None:

@@ -111,6 +111,8 @@ def load_disk(context: AgentContext, disk_id: int) -> DiskView | None:
 def _resting(view: DiskView) -> DiskView:
     """Plan nothing for a disk whose job is paused: it is looked at, so that what it needs is known."""
     plan = view.plan
+    if plan.state is DiskState.FINALIZED:
+        return view
     words = "" if plan.state in (DiskState.UP_TO_DATE, DiskState.WAITING) else plan.state.value
     reason = f"{words}, {plan.reason}" if words and plan.reason else words
     return replace(view, plan=replace(plan, state=DiskState.PAUSED, reason=reason, goal=None, path=()))
@@ -138,7 +140,7 @@ def view_of_disk(context: AgentContext, session: Session, job: HeadStartJob, dis
     standing: Standing | None = None
     plan = _plan_without_place(folder)
     if plan is None:
-        found = _look(context, location, disk_path(location, job, disk))
+        found = _look(context, location, job, disk_path(location, job, disk))
         standing, plan = (found, None) if not isinstance(found, DiskPlan) else (None, found)
     if standing is not None and standing.job_uid.hex() != job.uid:
         where = disk_path(location, job, disk)
@@ -218,6 +220,8 @@ def _obstacle(view: DiskView) -> DiskPlan | None:
             return None
         reason = f"{view.path} is not there, or is no disk that is rolled forward"
         return DiskPlan(DiskState.STOPPED, reason, target=view.cursor.hi)
+    if standing.phase is Phase.FINALIZED:
+        return DiskPlan(DiskState.FINALIZED, f"at point {standing.cursor.points[0].number}")
     if standing.phase is Phase.FINALIZING:
         return DiskPlan(DiskState.STOPPED, "finalizing it was interrupted: finalize it again")
     if view.chain is None or standing.chain_id != view.chain.chain_uid:
@@ -231,13 +235,17 @@ def _plan_without_place(folder: Folder) -> DiskPlan | None:
     return DiskPlan(DiskState.STOPPED, f"{folder.path}: {folder.problem or 'it has not been scanned yet'}")
 
 
-def _look(context: AgentContext, location: Location, path: Path) -> Standing | DiskPlan | None:
+def _look(
+    context: AgentContext, location: Location, job: HeadStartJob, path: Path
+) -> Standing | DiskPlan | None:
     """Read the cursor file of a disk; give a plan that says so if its location is out of reach."""
 
     def look(_: object) -> Standing | None:
         if not Path(location.path).is_dir():
             raise StorageError("is not there", path=location.path)
         found = read_standing(path)
+        if found is not None and found.phase is Phase.FINALIZED and found.job_uid.hex() != job.uid:
+            found = None  # a disk that another job left
         if found is None and os.path.lexists(path):
             raise StorageError("is there, but is no disk that is rolled forward", path=str(path))
         return found
@@ -245,7 +253,7 @@ def _look(context: AgentContext, location: Location, path: Path) -> Standing | D
     try:
         return patiently(location.path, context.pace.silence.total_seconds(), look)
     except FormatError as error:
-        return DiskPlan(DiskState.NEEDS_FRESH, str(error))
+        return DiskPlan(DiskState.NEEDS_FRESH, f"{error}: rollforward hsr enable {job.name} --fresh")
     except (RollforwardError, OSError) as error:
         return DiskPlan(DiskState.STOPPED, f"location {location.name!r}: {error}")
 

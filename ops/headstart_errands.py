@@ -22,13 +22,12 @@ from actors.headstart_errand import (
     discard_files,
     finalize_disk,
     held_disk,
+    is_ending,
     look_at_disk,
-    note_finalized,
     start_over,
     way_from_nothing,
 )
 from actors.headstart_view import DiskView, facts_of
-from hsr.rolling.cursor_file import Phase
 from ops.clock import machine_now
 from ops.headstart_keeping import named_job
 from ops.interruption import Interruption
@@ -116,12 +115,17 @@ class Errand:
     def begin_anew(self, chosen: ChosenDisk) -> None:
         """Give up what a disk holds; the agent builds it anew."""
         with held_disk(self._context, chosen.disk_id, self._waiting(chosen)):
-            begin_anew(self._context, look_at_disk(self._context, chosen.disk_id))
+            self._tell_aside(begin_anew(self._context, look_at_disk(self._context, chosen.disk_id)))
 
     def discard(self, chosen: ChosenDisk) -> None:
         """Remove the files of a disk that is not finalized."""
         with held_disk(self._context, chosen.disk_id, self._waiting(chosen)):
-            discard_files(look_at_disk(self._context, chosen.disk_id))
+            self._tell_aside(discard_files(look_at_disk(self._context, chosen.disk_id)))
+
+    def _tell_aside(self, folder: Path | None) -> None:
+        if folder is not None and not self._quiet:
+            told = f"The cursor was damaged: what was there lies in {folder} now. Remove that once nobody needs it."
+            click.secho(plain(told), fg="yellow", err=True)
 
     def finalize(
         self,
@@ -148,6 +152,8 @@ class Errand:
         with held_disk(context, chosen.disk_id, self._waiting(chosen)), Interruption() as interruption:
             view = look_at_disk(context, chosen.disk_id)
             _refuse_finalized(view)
+            if not (fresh and target is not None):
+                _refuse_unknown(view)
             point = self._point(view, number, at)
             words = f"Rolling {chosen.volume} to point {point.number}"
             with progress_bar(words, quiet=self._quiet) as progress:
@@ -158,25 +164,22 @@ class Errand:
                 if fresh:
                     way_from_nothing(view, point)
                     start_over(view)
-                elif not _is_unfinished(view, point):
+                elif not is_ending(view):
                     _refuse_earlier(view, point)
                     if target is not None:
                         _refuse_before_lag(view, point)
-                if not _is_unfinished(view, point):
+                if not is_ending(view):
                     view = bring_to(context, chosen.disk_id, point, checked)
                 if target is not None:
                     copy_disk(context, view, point, target, checked)
                     return self._tell(chosen, point, target)
-            if view.standing is None:
-                note_finalized(context, view, point)
-            else:
-                finalize_disk(context, view, point)
+            finalize_disk(context, view, point)
             return self._tell(chosen, point, view.path)
 
     def _point(self, view: DiskView, number: int | None, at: datetime | None) -> Point:
         """Find the point that is meant."""
         standing = view.standing
-        if standing is not None and standing.phase is Phase.FINALIZING:
+        if standing is not None and is_ending(view):
             return standing.cursor.points[0]
         hi = view.cursor.hi or (cursor_of(view.disk).hi if standing is None else None)
         if number is None and at is None:
@@ -246,7 +249,11 @@ def _numbered(view: DiskView, found: Sequence[Point], number: int) -> Point:
 def _refuse_finalized(view: DiskView) -> None:
     if view.disk.state is DiskState.FINALIZED:
         raise ConfigurationError("is finalized already", path=str(view.path))
-    if view.standing is None and view.disk.is_begun and not view.path.exists():
+
+
+def _refuse_unknown(view: DiskView) -> None:
+    """Of a disk that was begun, and has no cursor that can be read, nobody knows where it stands."""
+    if view.standing is None and view.disk.is_begun:
         raise ConfigurationError(view.plan.reason or "is not there", path=str(view.path))
 
 
@@ -270,12 +277,3 @@ def _refuse_before_lag(view: DiskView, point: Point) -> None:
             path=str(view.path),
             hint="Copy the point where it stands, or say --fresh to have the copy built from the base.",
         )
-
-
-def _is_unfinished(view: DiskView, point: Point) -> bool:
-    """Tell whether finalizing was begun before, so that nothing is left but to go on with it."""
-    standing = view.standing
-    if standing is not None and standing.phase is Phase.FINALIZING:
-        return True
-    is_finalized = standing is None and view.disk.is_begun and view.path.exists()
-    return is_finalized and cursor_of(view.disk).points == (point,)

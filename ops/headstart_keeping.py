@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 from actors.headstart_disk import password_place, place_of
 from hsr.disks.form import DiskKind
 from hsr.disks.forms import form_for
+from hsr.wrapping.whole_disks import refuse_whole_disk, start_of_point
 from hsr.wrapping.wrapping import Wrap
 from ops.clock import machine_now
 from ops.job_notes import forget_notes, keep_notes
 from ops.keeping import Change, find_managed
 from ops.location_keeping import named_location, refuse_name
-from policies.errors import ConfigurationError
+from policies.errors import ChainError, ConfigurationError, FormatError, StorageError
 from policies.headstart import LAG_DAYS_MAX, LAG_HOURS_MAX, DiskState, lag_text, parse_lag
 from storage.catalog.attempts import retry_attempt
 from storage.catalog.chains import chains_of_folder
@@ -114,6 +115,8 @@ class HeadStartKeeping:
             self._refuse_size(chain, wishes, path)
             self._refuse_taken(path)
         password = _password(folder, chains, passwords)
+        if wishes.wrap is not Wrap.NONE:
+            _refuse_whole_disks(folder, chains, passwords)
         traits = JobTraits(
             wishes.name, subfolder, wishes.kind.value, wishes.wrap.value, round(lag.total_seconds())
         )
@@ -321,3 +324,17 @@ def _password(folder: Folder, chains: list[Chain], passwords: PasswordSource) ->
         if key_of(loaded, passwords, insist=False) is not None:
             password = passwords.known(chain.volume)
     return password
+
+
+def _refuse_whole_disks(folder: Folder, chains: list[Chain], passwords: PasswordSource) -> None:
+    """Make sure that no volume that is to be wrapped is a disk itself; what cannot be read now is looked at later."""
+    from ops.passwords import key_of
+
+    for chain in chains:
+        loaded = load_chain(Path(folder.path), chain.volume, chain.base_number)
+        try:
+            images = loaded.path_to(loaded.newest())
+            start = start_of_point(images, key_of(loaded, passwords, insist=False))
+        except (ChainError, FormatError, StorageError):
+            continue
+        refuse_whole_disk(start, chain.volume)

@@ -72,7 +72,7 @@ class DiskCopy:
     def _is_made(self) -> bool:
         """Tell whether an interrupted copy needs nothing but finalizing; clear one that is not whole."""
         before = read_cursor(self._medium, self._paths)
-        if before is None:
+        if before is None or before.phase is Phase.FINALIZED:
             refuse_taken(self._medium, self._target, self._standing.kind, self._paths)
             return False
         is_ours = replace(before, phase=Phase.COPYING) == self._standing

@@ -44,6 +44,7 @@ class Phase(IntEnum):
     ROLLING = layout.PHASE_ROLLING
     FINALIZING = layout.PHASE_FINALIZING
     COPYING = layout.PHASE_COPYING
+    FINALIZED = layout.PHASE_FINALIZED
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,7 @@ def _refuse_nonsense(standing: Standing, path: str) -> None:
         Phase.ROLLING: bool(points) and goal is None and not standing.done_bytes,
         Phase.FINALIZING: len(points) == 1 and goal is None and not standing.done_bytes,
         Phase.COPYING: len(points) == 1 and goal is None and not standing.done_bytes,
+        Phase.FINALIZED: len(points) == 1 and goal is None and not standing.done_bytes,
     }[standing.phase]
     if not fits or not standing.place.is_sound or not _ascend(points):
         raise FormatError("the cursor makes no sense", path=path)

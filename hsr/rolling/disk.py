@@ -28,7 +28,7 @@ from hsr.rolling.cursor_file import (
     remove_cursor,
     write_cursor,
 )
-from hsr.rolling.removing import blank_of, refuse_taken, remove_disk
+from hsr.rolling.removing import blank_of, refuse_taken, remove_disk, set_aside
 from hsr.rolling.writing import VolumeWriter
 from policies.cursor import Cursor
 from policies.errors import (
@@ -87,7 +87,7 @@ def read_standing(
         medium: what does the work.
 
     Returns:
-        What its cursor says; None if there is no cursor: no such disk, or a finalized one.
+        What its cursor says; None if there is no cursor: no such disk, or one whose end was not to be kept.
 
     Raises:
         FormatError: the cursor is damaged.
@@ -362,13 +362,14 @@ class RollingDisk:
             raise ValueError("the range lies outside the volume's room")
         return self._disk.read(self._standing.place.offset_bytes + offset, size)
 
-    def finalize(self, point: Point, *, patches: Sequence[Part] = ()) -> None:
+    def finalize(self, point: Point, *, patches: Sequence[Part] = (), keeps_end: bool = False) -> None:
         """Make it a disk that any program opens, and close it.
 
         Args:
             point: the point at which it stands exactly.
             patches: what is to stand on the disk around the volume, or in it, other than at the point: offsets on the
                 disk and bytes, ascending. To go on after an interruption, the same as before.
+            keeps_end: whether the cursor is to say from then on that the disk was finalized; else it is removed.
 
         Raises:
             ConfigurationError: it does not stand at the point, or not exactly.
@@ -381,7 +382,7 @@ class RollingDisk:
             for offset, content in patches:
                 self._disk.write(Pieces.single(offset, content))
         self._disk.finalize(Stamp(self._standing.chain_id + point.id, point.time))
-        remove_cursor(self._medium, self._paths)
+        _end_cursor(self._medium, self._paths, self._standing, keeps_end=keeps_end)
 
     def copy_at(
         self,
@@ -509,15 +510,17 @@ def finalize_at(
     point: Point,
     *,
     patches: Sequence[Part] = (),
+    keeps_end: bool = False,
     side_folder: Path | None = None,
     medium: Medium | None = None,
 ) -> None:
-    """Finalize a disk, or go on with that, however far it had come.
+    """Finalize a disk, or go on with that, however far it had come; nothing is done if its cursor says that it was.
 
     Args:
         path: the disk.
         point: the point at which it stands exactly.
         patches: as for `RollingDisk.finalize`.
+        keeps_end: as for `RollingDisk.finalize`.
         side_folder: where its side files are, if that was said when it was begun.
         medium: what does the work.
 
@@ -532,13 +535,72 @@ def finalize_at(
     medium = medium or LocalMedium()
     paths = _side_paths(path, side_folder)
     standing = read_cursor(medium, paths)
-    if standing is not None and standing.phase is Phase.FINALIZING and not medium.exists(paths.map):
+    if standing is not None and _is_over(standing, medium, paths):
         if standing.cursor.points != (point,):
             raise ConfigurationError("is finalized at another point", path=str(path))
-        remove_cursor(medium, paths)
+        if standing.phase is not Phase.FINALIZED:
+            _end_cursor(medium, paths, standing, keeps_end=keeps_end)
         return
     with RollingDisk.open(path, side_folder=side_folder, medium=medium) as disk:
-        disk.finalize(point, patches=patches)
+        disk.finalize(point, patches=patches, keeps_end=keeps_end)
+
+
+def _is_over(standing: Standing, medium: Medium, paths: SidePaths) -> bool:
+    """Tell whether a disk is finalized: its map goes only after all of it is durable."""
+    is_ending = standing.phase is Phase.FINALIZING and not medium.exists(paths.map)
+    return is_ending or standing.phase is Phase.FINALIZED
+
+
+def _end_cursor(medium: Medium, paths: SidePaths, standing: Standing, *, keeps_end: bool) -> None:
+    """Say, durably, that a disk was finalized, which it is; or leave nothing beside it."""
+    if keeps_end:
+        write_cursor(medium, paths, replace(standing, phase=Phase.FINALIZED))
+    else:
+        remove_cursor(medium, paths)
+
+
+def forget_end(path: Path, *, side_folder: Path | None = None, medium: Medium | None = None) -> None:
+    """Remove what says that a disk was finalized; the disk stays as it is.
+
+    Args:
+        path: the disk.
+        side_folder: where its side files are, if that was said when it was begun.
+        medium: what does the work.
+
+    Raises:
+        ConfigurationError: it says something else.
+        FormatError: the cursor is damaged.
+        RestoreError: the medium refuses.
+
+    Crash: it is there, or not.
+    """
+    medium = medium or LocalMedium()
+    paths = _side_paths(path, side_folder)
+    standing = read_cursor(medium, paths)
+    if standing is not None and standing.phase is not Phase.FINALIZED:
+        raise ConfigurationError("is no finalized disk", path=str(path))
+    remove_cursor(medium, paths)
+
+
+def set_damaged_aside(
+    path: Path, kind: DiskKind, *, side_folder: Path | None = None, medium: Medium | None = None
+) -> Path:
+    """Move a disk whose cursor is damaged, and all that lies beside it, to a folder; see `removing.set_aside`.
+
+    Raises:
+        BusyError: somebody is at work on the disk.
+        ConfigurationError: its cursor is sound; or nothing proves that the disk's own file is unfinished.
+        RestoreError: the medium refuses.
+
+    Crash: parts of it are moved; doing it again moves the rest to the same folder.
+    """
+    medium = medium or LocalMedium()
+    paths = _side_paths(path, side_folder, kind)
+    try:
+        read_cursor(medium, paths)
+    except FormatError:
+        return set_aside(path, kind, paths, medium)
+    raise ConfigurationError("has no damaged cursor", path=str(path))
 
 
 def discard(path: Path, *, side_folder: Path | None = None, medium: Medium | None = None) -> None:
@@ -559,7 +621,7 @@ def discard(path: Path, *, side_folder: Path | None = None, medium: Medium | Non
     medium = medium or LocalMedium()
     paths = _side_paths(path, side_folder)
     standing = read_cursor(medium, paths)
-    if standing is None or standing.phase is Phase.FINALIZING:
+    if standing is None or standing.phase in (Phase.FINALIZING, Phase.FINALIZED):
         raise ConfigurationError("is no disk that can be discarded", path=str(path))
     if standing.phase is Phase.NEW:  # its file may not be there yet, and another one may have its name
         _open_content(path, side_folder, paths, medium, standing).close()
@@ -582,15 +644,15 @@ def _open_content(
 ) -> VirtualDisk:
     if standing.phase is Phase.COPYING:
         raise ConfigurationError("is a copy that is not whole", path=str(path), hint="Have it copied again.")
+    if _is_over(standing, medium, paths):
+        raise ConfigurationError(
+            "is finalized", path=str(path), hint="A finalized disk takes no more points."
+        )
     if medium.exists(paths.map):
         return open_disk(path, serial=standing.serial, side_folder=side_folder, medium=medium)
     if standing.phase is Phase.NEW:
         return create_disk(
             path, standing.kind, standing.place.disk_bytes, side_folder=side_folder, medium=medium
-        )
-    if standing.phase is Phase.FINALIZING:
-        raise ConfigurationError(
-            "is finalized", path=str(path), hint="A finalized disk takes no more points."
         )
     raise RestoreError("the map of this disk is gone", path=str(paths.map), hint=BUILD_ANEW)
 

@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from hsr.wrapping import layout_tables as layout
 
@@ -71,6 +72,8 @@ _MARKS: Final = (
     *((512 * sector, b"LABELONE", Contents.LVM) for sector in range(4)),
 )
 
+_SECTOR_SIZES: Final = (512, 4096)
+
 
 def contents_of(start: bytes) -> Contents:
     """Tell what a volume holds.
@@ -103,12 +106,63 @@ def has_efi_system(start: bytes) -> bool:
     return any(row.tobytes() == layout.GPT_EFI_SYSTEM.bytes_le for row in types)
 
 
+def table_of(start: bytes) -> str | None:
+    """Say which partition table a volume begins with.
+
+    Args:
+        start: its first `START_BYTES`, or all of it.
+
+    Returns:
+        The table and how many partitions it has, in words; None if the volume is no disk itself, but a file system,
+        say: boot sectors of NTFS and FAT end like a master boot record.
+    """
+    if contents_of(start) is not Contents.DISK:
+        return None
+    count, words = _gpt_count(start), "a GPT"
+    if count is None:
+        count, words = len(_mbr_entries(start)), "a master boot record"
+    return f"{words} with {count} partition{'' if count == 1 else 's'}"
+
+
 def _has_partitions(start: bytes) -> bool:
-    """Tell whether a volume is a disk itself: a boot sector of some other kind seldom looks like a table."""
-    if start[510:512] != b"\x55\xaa":
-        return False
+    """Tell whether a volume is a disk itself."""
+    return bool(_gpt_count(start) or len(_mbr_entries(start)))
+
+
+def _gpt_count(start: bytes) -> int | None:
+    """Count the partitions of a GPT, in sectors of either size; None if there is no GPT."""
+    for sector in _SECTOR_SIZES:
+        if start[sector : sector + len(layout.GPT_SIGNATURE)] == layout.GPT_SIGNATURE:
+            table = start[2 * sector : 2 * sector + layout.GPT_ENTRIES * layout.GPT_ENTRY.itemsize]
+            whole = len(table) // layout.GPT_ENTRY.itemsize * layout.GPT_ENTRY.itemsize
+            return int(np.frombuffer(table[:whole], layout.GPT_ENTRY)["type"].any(axis=1).sum())
+    return None
+
+
+def _mbr_entries(start: bytes) -> npt.NDArray[np.void]:
+    """Return the partitions of a master boot record; none where it is a boot sector of some other kind."""
+    none = np.zeros(0, layout.MBR_ENTRY)
+    if start[510:512] != b"\x55\xaa" or _is_fat_like(start):
+        return none
     head = np.frombuffer(start[: layout.MBR.itemsize], layout.MBR)[0]
     entries = np.frombuffer(head["entries"].tobytes(), layout.MBR_ENTRY)
     used = entries[entries["type"] != 0]
     are_sound = (used["status"] & 0x7F == 0) & (used["first_sector"] > 0) & (used["sectors"] > 0)
-    return bool(len(used) and are_sound.all())
+    return used if are_sound.all() else none
+
+
+def _is_fat_like(start: bytes) -> bool:
+    """Tell whether a first sector describes a FAT, though it does not name it, as old ones do not.
+
+    Source: Microsoft FAT Specification, section 3.1.
+    """
+    sector_bytes, reserved = (int.from_bytes(start[at : at + 2], "little") for at in (11, 14))
+    cluster_sectors, fats, medium = start[13], start[16], start[21]
+    return (
+        start[0] in (0xEB, 0xE9)
+        and sector_bytes in (512, 1024, 2048, 4096)
+        and cluster_sectors.bit_count() == 1
+        and reserved > 0
+        and fats in (1, 2)
+        and (medium == 0xF0 or medium >= 0xF8)
+    )

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from hsr.disks.form import Stamp
 from hsr.serving.point import PointReader
 from hsr.serving.readable import Readable
-from hsr.wrapping.contents import START_BYTES, Contents, contents_of
+from hsr.wrapping.contents import START_BYTES
+from hsr.wrapping.whole_disks import refuse_whole_disk
 from hsr.wrapping.wrapping import Wrap, wrapping_for
-from policies.errors import ConfigurationError
 
 
 class WrappedPoint:
@@ -32,8 +32,8 @@ class WrappedPoint:
         self.wrapping = wrapping_for(wrap, volume.size_bytes)
         self.size_bytes, self.block_bytes = self.wrapping.disk_bytes, volume.block_bytes
         self._volume = volume
-        if wrap is not Wrap.NONE and contents_of(read_start(volume)) is Contents.DISK:
-            raise ConfigurationError("the volume is a disk with partitions already", hint="Say --wrap none.")
+        if wrap is not Wrap.NONE:
+            refuse_whole_disk(read_start(volume), "the volume")
         self._begin = self.wrapping.offset
         self._end = self._begin + volume.size_bytes
         self._laid = self.wrapping.parts(self._read_volume, metadata, stamp)

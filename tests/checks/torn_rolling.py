@@ -37,15 +37,13 @@ class Walk:
 
     def open(self) -> RollingDisk:
         if read_standing(PATH, medium=self.medium) is None:
-            return RollingDisk.begin(
-                PATH,
-                self.kind,
-                self.place,
-                job_uid=JOB,
-                chain_id=self.world.chain_id,
-                medium=self.medium,
-            )
+            return self.begin()
         return RollingDisk.open(PATH, medium=self.medium)
+
+    def begin(self) -> RollingDisk:
+        return RollingDisk.begin(
+            PATH, self.kind, self.place, job_uid=JOB, chain_id=self.world.chain_id, medium=self.medium
+        )
 
     def fail_soon(self, steps: int | None) -> None:
         self.medium.cut_at = None if steps is None else self.medium.steps + steps

@@ -15,6 +15,7 @@ from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind, Stamp
 from hsr.disks.pieces import Pieces
 from hsr.wrapping.contents import START_BYTES, Contents, contents_of
+from hsr.wrapping.contents import table_of as words_of
 from hsr.wrapping.wrapping import Wrap, wrapping_for
 from tests.checks.serving import BOOT_SECTOR
 from tests.commands import is_clean_ext4, run, tool
@@ -207,3 +208,33 @@ def test_a_bios_starts_it(wrap: Wrap, starts: bool, tmp_path: Path) -> None:
     finally:
         guest.kill()
         guest.communicate()
+
+
+@pytest.mark.parametrize(
+    ("script", "table"),
+    [
+        ("label: dos\n,4M\n,4M\n", "a master boot record with 2 partitions"),
+        ("label: dos\n,4M\n,,E\n,4M\n", "a master boot record with 2 partitions"),
+        ("label: gpt\n,4M\n,4M\n,4M\n", "a GPT with 3 partitions"),
+        ("label: gpt\n", "a GPT with 0 partitions"),
+    ],
+)
+def test_disks_of_other_programs_are_known(script: str, table: str | None, tmp_path: Path) -> None:
+    disk = made("none", tmp_path / "disk", 32 * MIB)
+    subprocess.run(["sfdisk", "-q", str(disk)], input=script, text=True, check=True)
+    assert words_of(disk.read_bytes()[:START_BYTES]) == table
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["mkfs.vfat", "-F", bits] for bits in ("12", "16", "32")),
+        ["mkfs.vfat", "-F", "16", "-M", "0xf0", "-R", "4", "-f", "1"],
+        ["mkntfs", "-q", "-F", "-p", "2048"],
+        ["mkfs.ext4", "-q", "-F"],
+    ],
+)
+def test_file_systems_of_other_programs_are_no_disks(command: list[str], tmp_path: Path) -> None:
+    volume = made("none", tmp_path / "volume", 64 * MIB)
+    run(*command, str(volume))
+    assert words_of(volume.read_bytes()[:START_BYTES]) is None

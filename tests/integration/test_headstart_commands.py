@@ -4,75 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from ops.clock import FileClock
 from policies.headstart import DiskState
 from storage.capture import capture
 from storage.catalog import EventKind
 from storage.catalog.claims import stored_claims
 from storage.catalog.headstart import all_jobs
 from storage.catalog.reporters import silent_reporters
-from tests.command import Ran, in_this_process
 from tests.commands import run
 from tests.household import VOLUME, Household
-from tests.standby import StandBy
+from tests.office import HOUR, Office
 from tests.unit.tiny import Password
 
 MORNING = datetime(2026, 3, 2, 6, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 PASSWORD = b"open sesame, said Ali"
-
-
-class Office(StandBy):
-    """A household with a job, and commands given beside it."""
-
-    def do(self, *words: str | Path) -> Ran:
-        clock = FileClock(self.place / "now")
-        clock.set(self.home.now)
-        state = {"ROLLFORWARD_STATE": str(self.home.place), "ROLLFORWARD_CLOCK": str(clock)}
-        with patch.dict(os.environ, state):
-            return in_this_process(*words)
-
-    def did(self, *words: str | Path) -> list[dict[str, Any]]:
-        ran = self.do(*words, "--json")
-        assert ran.code == 0, str(ran)
-        return ran.objects
-
-    def refused(self, *words: str | Path, code: int = 2) -> str:
-        ran = self.do(*words)
-        assert ran.code == code, str(ran)
-        return str(ran)
-
-    def begin(self, *words: str | Path) -> None:
-        self.capture()
-        self.home.settle()
-        self.did("location", "add", "here", self.disks)
-        self.did("hsr", "add", "stand-by", self.home.folder, "--location", "here", "--subfolder", "", *words)
-        self.home.settle()
-
-    def grow(self, count: int = 1) -> None:
-        for _ in range(count):
-            self.home.now += HOUR
-            self.capture()
-            self.home.settle()
-
-    def shown(self) -> dict[str, Any]:
-        return self.did("hsr", "show", "stand-by")[0]
-
-    def bytes_of(self, disk: Path) -> bytes:
-        """Read a finalized disk as qemu does."""
-        raw = self.place / "as-raw"
-        run("qemu-img", "convert", "-O", "raw", str(disk), str(raw))
-        content = raw.read_bytes()[: self.volume_bytes]
-        raw.unlink()
-        return content
 
 
 @pytest.fixture
@@ -326,3 +278,44 @@ def test_all_volumes_of_a_folder_each_by_its_own_cursor(office: Office):
     assert Path(shown["W"]["path"]).read_bytes()[: len(other.read_bytes())] == other.read_bytes()
     assert Path(shown[VOLUME]["path"]).read_bytes()[: office.volume_bytes] == office.truth[2]
     assert "are finalized" in office.refused("hsr", "finalize", "stand-by")
+
+
+def test_a_whole_disk_is_put_into_no_partition(office: Office):
+    """Refused when the job is saved; a volume that became a disk later stops before anything is built."""
+    office.capture()
+    office.home.settle()
+    office.did("location", "add", "here", office.disks)
+    add = [
+        "hsr",
+        "add",
+        "stand-by",
+        office.home.folder,
+        "--location",
+        "here",
+        "--subfolder",
+        "",
+        "--wrap",
+        "gpt",
+    ]
+    script = "label: gpt\n,128K\n,128K\n"
+    subprocess.run(["sfdisk", "-q", office.source.path], input=script, text=True, check=True)
+    office.source.path.write_bytes(office.source.path.read_bytes())
+    capture(office.source.path, office.home.folder, VOLUME, now=office.home.now)
+    said = office.refused(*add)
+    assert f"{VOLUME} is a disk with partitions already: it begins with a GPT with 2 partitions" in said
+    assert "--wrap none" in said
+    assert not office.did("hsr", "list")
+    with patch("ops.headstart_keeping._refuse_whole_disks"):
+        office.did(*add)
+    office.home.now += HOUR
+    office.home.settle()
+    assert office.row().state is DiskState.STOPPED
+    assert "begins with a GPT" in office.row().reason
+    assert not any(office.disks.iterdir())
+    target = office.place / "elsewhere.vhd"
+    said = office.refused("hsr", "finalize", "stand-by", "--point", "1", "--fresh", "--copy", target)
+    assert "begins with a GPT" in said
+    office.did("hsr", "delete", "stand-by")
+    office.did(*add[:-1], "none")
+    office.home.settle()
+    assert office.stands_at().number == 1

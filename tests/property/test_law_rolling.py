@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
-from hsr.rolling.cursor_file import Place
-from hsr.rolling.disk import read_standing
+from hsr.disks.side_files import SidePaths
+from hsr.rolling.cursor_file import Phase, Place, cursor_path
+from hsr.rolling.disk import finalize_at, read_standing, set_damaged_aside
 from policies.cursor import Cursor
 from policies.errors import ConfigurationError
 from storage import replay
@@ -132,3 +133,82 @@ def test_power_fails_at_every_step_of_a_copy(world, kind):
             walk.check_exact(disk, point)
             disk.apply(world.paths([world.named("D_VOL-b001-i003.spi")]))
             walk.check_exact(disk, world.points[3])
+
+
+@pytest.mark.parametrize("kind", [DiskKind.VHD, DiskKind.VMDK_FLAT, DiskKind.RAW])
+def test_an_end_is_kept_of_a_whole_disk_only(world, kind):
+    """Wherever the power fails: what is said to be finalized is, and what is not said to be can be finalized."""
+    point, room = world.points[2], -(-world.room_bytes // 8192) * 8192
+    truth = world.truth(point).ljust(room, b"\0")
+
+    def begun() -> Walk:
+        walk = Walk(world, kind, Random(0), Place.whole(room))
+        with walk.open() as disk:
+            disk.apply(world.paths([world.named("D_VOL-b001-i002.spf")]))
+        return walk
+
+    def end(walk: Walk) -> None:
+        finalize_at(PATH, point, keeps_end=True, medium=walk.medium)
+
+    def is_whole(walk: Walk) -> bool:
+        content = bytes(walk.medium.names[content_path(PATH, kind)].now)
+        return read_whole(io.BytesIO(content), kind, room) == truth
+
+    whole = begun()
+    before = whole.medium.steps
+    end(whole)
+    for cut in range(1, whole.medium.steps - before + 1):
+        walk = begun()
+        walk.random = Random(cut)
+        walk.fail_soon(cut)
+        with pytest.raises(PowerCut):
+            end(walk)
+        walk.medium = walk.medium.recovered(walk.random)
+        standing = read_standing(PATH, medium=walk.medium)
+        assert standing is not None
+        assert standing.phase is not Phase.FINALIZED or is_whole(walk)
+        end(walk)
+        assert read_standing(PATH, medium=walk.medium).phase is Phase.FINALIZED
+        assert is_whole(walk)
+        end(walk)
+    with pytest.raises(ConfigurationError, match="is finalized"):
+        walk.open()
+    for path in {PATH, content_path(PATH, kind)}:
+        walk.medium.names.pop(path)
+    walk.begin().close()
+
+
+def test_power_fails_at_every_step_of_setting_a_damaged_disk_aside(world):
+    room, paths = -(-world.room_bytes // 8192) * 8192, SidePaths.beside(PATH)
+
+    def begun() -> Walk:
+        walk = Walk(world, DiskKind.VHD, Random(0), Place.whole(room))
+        with walk.open() as disk:
+            disk.apply(world.paths([world.named("D_VOL-b001-i002.spf")]))
+        cursor = walk.medium.names[cursor_path(paths)]
+        cursor.now[100] ^= 1
+        cursor.durable[100] ^= 1
+        return walk
+
+    whole = begun()
+    before = whole.medium.steps
+    names = {PATH.name, *(path.name for path in whole.medium.names if path.parent == paths.folder)}
+    first = set_damaged_aside(PATH, DiskKind.VHD, medium=whole.medium)
+    for cut in range(1, whole.medium.steps - before + 1):
+        walk = begun()
+        walk.random = Random(cut)
+        walk.fail_soon(cut)
+        with pytest.raises(PowerCut):
+            set_damaged_aside(PATH, DiskKind.VHD, medium=walk.medium)
+        walk.medium = walk.medium.recovered(walk.random)
+        if walk.medium.exists(cursor_path(paths)):
+            assert set_damaged_aside(PATH, DiskKind.VHD, medium=walk.medium) == first
+        aside = {path.name for path in walk.medium.names if path.parent == first}
+        assert aside == names, cut
+        with walk.open() as disk:
+            disk.apply(world.paths([world.named("D_VOL-b001-i002.spf")]))
+            walk.check_exact(disk, world.points[2])
+        walk.medium.names[cursor_path(paths)].now[100] ^= 1
+        assert (
+            set_damaged_aside(PATH, DiskKind.VHD, medium=walk.medium) == paths.folder / "volume.img.aside-2"
+        )

@@ -16,7 +16,7 @@ from hsr.disks.form import Stamp
 from hsr.serving.point import PointReader
 from hsr.wrapping import layout_tables as layout
 from hsr.wrapping.boot_code import BOOT_CODE
-from hsr.wrapping.contents import START_BYTES, Contents, contents_of, has_efi_system
+from hsr.wrapping.contents import START_BYTES, Contents, contents_of, has_efi_system, table_of
 from hsr.wrapping.traits import Traits, traits_of
 from hsr.wrapping.wrapped_point import WrappedPoint
 from hsr.wrapping.wrapping import Wrap, Wrapping, wrapping_for
@@ -231,6 +231,38 @@ def test_a_disk_needs_no_wrap(tiny: TinyVolume) -> None:
         with pytest.raises(ConfigurationError, match="a disk with partitions already"):
             WrappedPoint(reader, Wrap.MBR, {}, STAMP)
         WrappedPoint(reader, Wrap.NONE, {}, STAMP)
+
+
+def fat_without_a_name() -> bytes:
+    """Lay out the first sector of a FAT12 as DOS 3 made them; its code happens to look like entries of a table."""
+    sector = bytearray(put_round(wrapping_for(Wrap.MBR, MIB), bytes(MIB))[:512])
+    sector[:3] = b"\xeb\x34\x90"
+    sector[3:11] = b"IBM  3.3"
+    sector[11:22] = b"\x00\x02\x02\x01\x00\x02\x70\x00\xa0\x05\xf9"
+    return bytes(sector)
+
+
+@pytest.mark.parametrize(
+    ("start", "table"),
+    [
+        (put_round(wrapping_for(Wrap.MBR, MIB), bytes(MIB)), "a master boot record with 1 partition"),
+        (put_round(wrapping_for(Wrap.GPT, MIB), bytes(MIB)), "a GPT with 1 partition"),
+        (bytes(512) + put_round(wrapping_for(Wrap.GPT, MIB), bytes(MIB))[512:], "a GPT with 1 partition"),
+        (fat_without_a_name(), None),
+        (
+            fat_without_a_name()[:11] + bytes(11) + fat_without_a_name()[22:],
+            "a master boot record with 1 partition",
+        ),
+        (b"\xeb\x52\x90NTFS    ".ljust(446) + fat_without_a_name()[446:], None),
+        (b"\xeb\x58\x90MSDOS5.0".ljust(82) + b"FAT32   ".ljust(364) + fat_without_a_name()[446:], None),
+        (bytes(510) + b"\x55\xaa", None),
+        (b"", None),
+        (bytes(512) + b"EFI PART", None),
+        (b"\xff" * 510 + b"\x55\xaa", None),
+    ],
+)
+def test_which_table_a_volume_begins_with(start: bytes, table: str | None) -> None:
+    assert table_of(bytes(start[:START_BYTES])) == table
 
 
 def test_a_disk_with_an_efi_system_partition_is_known() -> None:

@@ -266,14 +266,17 @@ def _read_record(file: DiskFile, path: Path, state: MapState) -> bool:
 
 
 def _give_slots(blocks: np.ndarray[tuple[int], np.dtype[np.int64]], state: MapState, path: Path) -> None:
-    fits = len(blocks) == len(np.unique(blocks)) and bool((blocks < len(state.used)).all())
-    if not fits or (state.used[blocks] >= 0).any():
+    slots = state.slot_count + np.arange(len(blocks), dtype=np.int32)
+    fits = bool((blocks < len(state.used)).all()) and not (state.used[blocks] >= 0).any()
+    if fits:
+        state.used[blocks] = slots
+        fits = bool((state.used[blocks] == slots).all())  # of a block that is named twice, the last slot stays
+    if not fits:
         raise FormatError(
             "the map gives a block two slots, or names one that is none",
             path=str(path),
             offset=state.end_bytes,
         )
-    state.used[blocks] = state.slot_count + np.arange(len(blocks), dtype=np.int32)
     state.slot_count += len(blocks)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from actors.at_work import AtWork
 from actors.outage import Outage
 from actors.throttle import Throttle
+from hsr.testing_restore.order import Tester
 from storage.catalog.attempts import Moment
 from storage.catalog.database import Catalog
 from storage.catalog.events import Facts, record_event
@@ -32,6 +33,7 @@ _LOUD = {
     EventKind.QUARANTINED,
     EventKind.FOLDER_LOST,
     EventKind.DISK_STOPPED,
+    EventKind.RESTORE_TEST_BAD,
 }
 
 
@@ -79,6 +81,7 @@ class AgentContext:
         outage: what is known of the catalogue's absence.
         at_work: what threads of this process are at.
         seal: opens the passwords that the catalogue holds; None where that is not asked of it.
+        tester: tests restores of points; None where nobody does.
         is_quiet: whether what goes into the event log is not said as well: a command says what it did itself.
     """
 
@@ -94,6 +97,7 @@ class AgentContext:
     outage: Outage = field(default_factory=Outage)
     at_work: AtWork = field(default_factory=AtWork)
     seal: CredentialSeal | None = None
+    tester: Tester | None = None
     is_quiet: bool = False
 
     def moment(self) -> Moment:

@@ -34,7 +34,9 @@ CONSOLIDATE: Final = Job("consolidate_chain", "consolidate", timedelta(hours=48)
 
 HEADSTART: Final = Job("roll_disk", "headstart", timedelta(days=14))
 
-JOBS: Final = (RECONCILE, VERIFY, REVERIFY, CONSOLIDATE, HEADSTART)
+RESTORE_TEST: Final = Job("test_disk", "restore-test", timedelta(hours=24))
+
+JOBS: Final = (RECONCILE, VERIFY, REVERIFY, CONSOLIDATE, HEADSTART, RESTORE_TEST)
 """Every kind of job."""
 
 
@@ -68,6 +70,10 @@ class Hints:
     def disk_due(self, disk_id: int) -> bool:
         """Have a HeadStart disk planned, and rolled on as far as it may be; tell whether the hint was sent."""
         return self._send(HEADSTART, disk_id)
+
+    def test_due(self, disk_id: int) -> bool:
+        """Have a restore of a HeadStart disk's point tested, if that is due; tell whether the hint was sent."""
+        return self._send(RESTORE_TEST, disk_id)
 
     def _send(self, job: Job, subject_id: int) -> bool:
         message: dramatiq.Message[None] = dramatiq.Message(

@@ -9,6 +9,7 @@ from enum import StrEnum
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from actors.hints import RESTORE_TEST
 from actors.queues import QueuedMessage
 from actors.subjects import verification_of
 from policies.names import image_name
@@ -102,7 +103,8 @@ def work_of_message(session: Session, message: QueuedMessage) -> list[Attempt]:
         job = None if disk is None else session.get(HeadStartJob, disk.job_id)
         if disk is None or job is None:
             return []
-        mine = (Attempt.kind == WorkKind.HEADSTART, Attempt.subject == f"{job.uid} {disk.volume}")
+        kind_of_work = WorkKind.RESTORE_TEST if message.actor == RESTORE_TEST.name else WorkKind.HEADSTART
+        mine = (Attempt.kind == kind_of_work, Attempt.subject == f"{job.uid} {disk.volume}")
         return list(session.scalars(select(Attempt).where(*mine)))
     chain = session.get(Chain, message.subject_id) if kind == "chain" else None
     folder = session.get(Folder, chain.folder_id) if chain is not None else None

@@ -9,7 +9,7 @@ import dramatiq
 import structlog
 
 from actors.context import AgentContext, StopRequested
-from actors.hints import CONSOLIDATE, HEADSTART, RECONCILE, REVERIFY, VERIFY, Hints, Job
+from actors.hints import CONSOLIDATE, HEADSTART, RECONCILE, RESTORE_TEST, REVERIFY, VERIFY, Hints, Job
 from actors.outage import AGAIN_S
 from policies.errors import BusyError, CatalogAwayError
 
@@ -32,6 +32,7 @@ def build_actors(broker: dramatiq.Broker, context: AgentContext) -> Hints:
     from actors.chain_work import look_after_chain  # late: these bring in the engine
     from actors.headstart import roll_disk
     from actors.reconcile import reconcile_folder
+    from actors.restore_tests import try_restore
     from actors.verify import reverify_image, verify_image
 
     hints = Hints(broker)
@@ -41,6 +42,7 @@ def build_actors(broker: dramatiq.Broker, context: AgentContext) -> Hints:
         (REVERIFY, reverify_image),
         (CONSOLIDATE, look_after_chain),
         (HEADSTART, roll_disk),
+        (RESTORE_TEST, try_restore),
     ]
     for job, run in runs:
         _register(broker, job, run, context, hints)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,30 +11,47 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.part_size import parts_words
-from ops.show import assumed_gap_words, fork_words, gap_words, plain, size_words, way_words
+from ops.show import (
+    assumed_gap_words,
+    fork_words,
+    gap_words,
+    plain,
+    points_of,
+    size_words,
+    way_words,
+)
+from ops.words import VERDICT_COLOURS
 from policies.assuming import assumed_gaps
 from policies.points import Point, PointId, Span
 from policies.reach import forks, gaps, reachable
 from storage.chain import Chain
 from storage.folder import FoundImage
+from storage.ledger_entries import RestoreTestEntry
 
 _LANES_MAX = 8
 _PLAIN_WIDTH = 400
 """Columns where nobody watches: enough for any name."""
 
 
-def draw_chain(chain: Chain, rows: int | None, console: Console | None = None) -> None:
+def draw_chain(
+    chain: Chain,
+    rows: int | None,
+    console: Console | None = None,
+    *,
+    tests: Mapping[str, RestoreTestEntry] | None = None,
+) -> None:
     """Draw a chain.
 
     Args:
         chain: what to draw.
         rows: how many of the newest points; None for all.
         console: where to; standard output if not given.
+        tests: the last restore test of each point that was tested, by its identity.
     """
     out = console or Console(highlight=False, emoji=False)
     if not out.is_terminal:
         out.width = _PLAIN_WIDTH
-    points = _points(chain.spans)
+    points = points_of(chain.spans)
     total = size_words(sum(image.stored_bytes for image in chain.images))
     kind = ", encrypted" if any(image.header and image.header.encrypted for image in chain.images) else ""
     out.print(
@@ -45,7 +62,7 @@ def draw_chain(chain: Chain, rows: int | None, console: Console | None = None) -
     if first:
         out.print(f"  … {first} earlier points; --all shows them")
     if points:
-        out.print(_table(chain, points, first))
+        out.print(_table(chain, points, first, tests or {}))
     for gap in gaps(chain.spans):
         out.print(f"[yellow]gap:[/yellow]  {gap_words(gap)}")
     for fork in forks(chain.spans):
@@ -62,18 +79,10 @@ def draw_chain(chain: Chain, rows: int | None, console: Console | None = None) -
         out.print(f"[red]bad:[/red]  {escape(words)}")
 
 
-def _points(spans: Sequence[Span]) -> list[Point]:
-    known: dict[PointId, Point] = {}
-    for span in spans:
-        if span.start is not None:
-            known.setdefault(span.start.id, span.start)
-        known.update({point.id: point for point in span.covers})
-    return sorted(known.values(), key=lambda point: (point.number, point.time, point.id))
-
-
-def _table(chain: Chain, points: Sequence[Point], first: int) -> Table:
+def _table(chain: Chain, points: Sequence[Point], first: int, tests: Mapping[str, RestoreTestEntry]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("", "point", "taken", ""):
+    shown = any(point.id.hex() in tests for point in points[first:])
+    for heading in ("", "point", "taken", *(["tested"] if shown else []), ""):
         table.add_column(heading, no_wrap=True)
     table.add_column("image", overflow="fold")
     table.add_column("kind", no_wrap=True)
@@ -88,10 +97,18 @@ def _table(chain: Chain, points: Sequence[Point], first: int) -> Table:
         mark = Text("●", "green") if point.id in reached else Text("○", "red")
         taken = point.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         images = sorted(ending[point.id], key=lambda image: (len(image.span().covers), image.path.name))
-        table.add_row(mark, str(point.number), taken, Text(lanes[row], "cyan"), *_cells(images[:1]))
+        tested = [_tested(tests.get(point.id.hex()))] if shown else []
+        table.add_row(mark, str(point.number), taken, *tested, Text(lanes[row], "cyan"), *_cells(images[:1]))
         for image in images[1:]:
-            table.add_row("", "", "", "", *_cells([image]))
+            table.add_row("", "", "", *([""] if shown else []), "", *_cells([image]))
     return table
+
+
+def _tested(entry: RestoreTestEntry | None) -> Text:
+    if entry is None:
+        return Text("")
+    when = entry.tested_at.astimezone().strftime("%Y-%m-%d")
+    return Text(f"{entry.verdict} {when}", VERDICT_COLOURS[entry.verdict])
 
 
 def _foreign_table(chain: Chain) -> Table:

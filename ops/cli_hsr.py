@@ -12,10 +12,12 @@ import click
 from ops.catalogue_access import Desk, json_option, opened_desk, person, state_option
 from ops.passwords import PasswordSource, password_option
 from ops.path_type import FolderType
+from ops.testing_options import testing_options
 from ops.time_type import TimeType
 
 if TYPE_CHECKING:
     from ops.headstart_keeping import JobWishes
+    from policies.restore_tests import RestoreTesting
     from storage.catalog.headstart_models import JobState
 
 _JOB = click.argument("job")
@@ -39,6 +41,7 @@ Examples:
   rollforward hsr add mail /srv/images --location standby --lag 4h
   rollforward hsr add web /srv/images --location nas --format vhdx --wrap gpt --volume C_VOL --volume D_VOL
   rollforward hsr add vault /srv/secret --location nas --lag 7d --password-file /root/vault.password
+  rollforward hsr add erp /srv/images --location nas --volume ERP --test weekly --test-boot --test-marker "login:"
 """
 )
 @_JOB
@@ -63,6 +66,7 @@ Examples:
 @click.option(
     "--volume", "volumes", multiple=True, metavar="NAME", help="Of which volume; repeatable. Default: all."
 )
+@testing_options("test-", "--test", required=False)
 @password_option
 @state_option
 @json_option("Print one JSON object a disk.")
@@ -75,20 +79,22 @@ def add(
     wrap: str,
     lag: str,
     volumes: tuple[str, ...],
+    testing: RestoreTesting,
     password_file: Path | None,
     state: str | None,
     as_json: bool,
 ) -> None:
     """Save JOB: disks of the volumes of FOLDER, kept at LOCATION.
 
-    After that only its password can be changed, and whether it is paused.
+    After that only its password can be changed, whether it is paused, and how its disks are tested: file systems are
+    checked, with the disk left as it is, and what is found stands on the point (`rollforward chain`).
     """
     from hsr.disks.form import DiskKind
     from hsr.wrapping.wrapping import Wrap
     from ops.headstart_keeping import HeadStartKeeping, JobWishes
     from ops.headstart_screen import job_views, print_jobs
 
-    wishes = JobWishes(job, folder, location, subfolder, DiskKind(kind), Wrap(wrap), lag, volumes)
+    wishes = JobWishes(job, folder, location, subfolder, DiskKind(kind), Wrap(wrap), lag, volumes, testing)
     with opened_desk(state) as desk:
         wishes = _with_subfolder(desk, wishes, as_json=as_json)
         with desk.catalog.write() as session:
@@ -256,6 +262,32 @@ def password(job: str, password_file: Path | None, state: str | None, as_json: b
     with opened_desk(state) as desk, desk.catalog.write() as session:
         keeping = HeadStartKeeping(desk, session, person())
         changes = keeping.set_password(named_job(session, job), PasswordSource(password_file))
+    tell(changes, as_json)
+
+
+@hsr.command(
+    name="test",
+    epilog="""\b
+Examples:
+  rollforward hsr test mail --every weekly
+  rollforward hsr test mail --every daily --boot --marker "login:"
+  rollforward hsr test mail --every never
+""",
+)
+@_JOB
+@testing_options("", "--every", required=True)
+@state_option
+@_CHANGES
+def set_test(job: str, testing: RestoreTesting, state: str | None, as_json: bool) -> None:
+    """Say how often a restore of the points is tested where the disks of JOB stand.
+
+    `rollforward test-restore` tests one at once.
+    """
+    from ops.cli_settings import tell
+    from ops.headstart_keeping import HeadStartKeeping, named_job
+
+    with opened_desk(state) as desk, desk.catalog.write() as session:
+        changes = HeadStartKeeping(desk, session, person()).set_testing(named_job(session, job), testing)
     tell(changes, as_json)
 
 

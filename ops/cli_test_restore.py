@@ -16,13 +16,12 @@ from ops.machine_options import MachineWishes, disk_and_machine, machine_options
 from ops.point_options import ChosenPoint, choose_point, point_options
 from ops.show import plain, print_json
 from ops.tether import tethered
+from ops.words import VERDICT_COLOURS
 from policies.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from hsr.testing_restore.record import RestoreTest
     from hsr.testing_restore.starting import Waiting
-
-_COLORS = {"good": "green", "unclear": "yellow", "bad": "red"}
 
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -134,20 +133,16 @@ def _test(chosen: ChosenPoint, wishes: MachineWishes | None, waiting: Waiting) -
 
 def _print_words(chosen: ChosenPoint, found: RestoreTest) -> None:
     for check in found.file_systems:
-        where = "volume" if check.partition is None else f"partition {check.partition}"
-        click.echo(f"{_colored(check.verdict)}  {where}: {check.contents}, {check.seconds:.1f} s")
+        click.echo(f"{_colored(check.verdict)}  {check.place}: {check.contents}, {check.seconds:.1f} s")
         if check.verdict != "good":
             for line in check.words.splitlines()[-8:]:
                 click.echo(f"         {plain(line)}")
     if found.start is not None:
-        start = found.start
-        words = {"marker": "said its words", "settled": "screen settled", "late": "was not up in time"}
-        how = words.get(start.ending, start.ending.value)
-        click.echo(f"{_colored(start.verdict)}  start: {how}, {start.seconds:.1f} s, by {start.accelerator}")
+        click.echo(f"{_colored(found.start.verdict)}  {found.start.summary}")
     if found.damage is not None:
         click.echo(f"{_colored('bad')}  {plain(found.damage)}")
     click.echo(f"{_colored(found.verdict)}  {plain(chosen.words)}")
 
 
 def _colored(verdict: str) -> str:
-    return click.style(f"{verdict:7}", fg=_COLORS[verdict])
+    return click.style(f"{verdict:7}", fg=VERDICT_COLOURS[verdict])

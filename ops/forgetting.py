@@ -1,8 +1,8 @@
 """Forgetting what nobody asks for any more, so that the catalogue of an agent that runs for years stays as it is.
 
 Once an hour: events older than 400 days, or beyond the millionth, become counts; tombstones of what was deleted that
-long ago go; so do claims of work whose process is gone. Little by little, so that nobody waits for the catalogue. While
-the system clock is not trusted nothing is forgotten.
+long ago go, and what restore tests found then; so do claims of work whose process is gone. Little by little, so that
+nobody waits for the catalogue. While the system clock is not trusted nothing is forgotten.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from storage.catalog.agents import clock_watch
 from storage.catalog.claims import drop_dead_claims
 from storage.catalog.database import Catalog
 from storage.catalog.events import EVENTS_KEPT_FOR, prune_events
+from storage.catalog.point_tests import prune_restore_tests, restore_tests_over
 from storage.catalog.tombstones import prune_tombstones, tombstones_over
 
 _log = structlog.get_logger("forgetting")
@@ -81,12 +82,14 @@ class Forgetting:
         now = self._clock()
         with self._catalog.read() as session:
             stones = tombstones_over(session, now)
+            tests = restore_tests_over(session, now)
         if stones:
             with self._catalog.write() as session:
                 prune_tombstones(session, stones)
         with self._catalog.write() as session:
             events = prune_events(session, before=now - EVENTS_KEPT_FOR)
             claims = drop_dead_claims(session, now=now, machine_now=machine_now())
-        if stones or events or claims:
-            _log.info("forgotten", tombstones=len(stones), events=events, claims=claims)
-        return len(stones) + events + claims
+            prune_restore_tests(session, tests)
+        if stones or tests or events or claims:
+            _log.info("forgotten", tombstones=len(stones), tests=len(tests), events=events, claims=claims)
+        return len(stones) + len(tests) + events + claims

@@ -18,6 +18,7 @@ from ops.keeping import Change, find_managed
 from ops.location_keeping import named_location, refuse_name
 from policies.errors import ChainError, ConfigurationError, FormatError, StorageError
 from policies.headstart import LAG_DAYS_MAX, LAG_HOURS_MAX, DiskState, lag_text, parse_lag
+from policies.restore_tests import NO_TESTING, RestoreTesting
 from storage.catalog.attempts import retry_attempt
 from storage.catalog.chains import chains_of_folder
 from storage.catalog.events import record_event
@@ -30,6 +31,7 @@ from storage.catalog.headstart import (
     jobs_with_disks,
     make_job_due,
     remove_job,
+    set_testing,
 )
 from storage.catalog.headstart_models import HeadStartJob, JobState
 from storage.catalog.locations import disk_path
@@ -39,7 +41,7 @@ from storage.chain import load_chain
 from storage.credentials import Credentials
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Query, Session
 
     from ops.catalogue_access import Desk
     from ops.passwords import PasswordSource
@@ -63,6 +65,7 @@ class JobWishes:
         wrap: what is put around each volume.
         lag: as `policies.headstart.parse_lag` reads it.
         volumes: the volumes; all, if none is named.
+        testing: how its disks are tested.
     """
 
     name: str
@@ -73,6 +76,7 @@ class JobWishes:
     wrap: Wrap = Wrap.NONE
     lag: str = "0"
     volumes: tuple[str, ...] = field(default=())
+    testing: RestoreTesting = NO_TESTING
 
 
 class HeadStartKeeping:
@@ -118,7 +122,12 @@ class HeadStartKeeping:
         if wishes.wrap is not Wrap.NONE:
             _refuse_whole_disks(folder, chains, passwords)
         traits = JobTraits(
-            wishes.name, subfolder, wishes.kind.value, wishes.wrap.value, round(lag.total_seconds())
+            wishes.name,
+            subfolder,
+            wishes.kind.value,
+            wishes.wrap.value,
+            round(lag.total_seconds()),
+            testing=wishes.testing,
         )
         job = add_job(self._session, folder, location, traits, disks, now=self._now)
         self._seal(job, password)
@@ -141,6 +150,20 @@ class HeadStartKeeping:
         self._note(job, change.words)
         return [change]
 
+    def set_testing(self, job: HeadStartJob, testing: RestoreTesting) -> list[Change]:
+        """Say how a job's disks are tested from now on; what was dropped or set aside before is tried again."""
+        if job.testing == testing:
+            return []
+        change = Change(f"job {job.name}", "test", job.testing.words, testing.words)
+        set_testing(job, testing)
+        for volume in [disk.volume for disk in disks_of_job(self._session, job.id)]:
+            mine = _work_on(self._session, job, volume)
+            mine.filter_by(kind=WorkKind.RESTORE_TEST, holder=None).delete()
+        make_job_due(self._session, job.id)
+        keep_notes(self._session, job)
+        self._note(job, change.words)
+        return [change]
+
     def set_password(self, job: HeadStartJob, passwords: PasswordSource) -> list[Change]:
         """Give a job the password of its chains anew; what failed for want of it is tried again.
 
@@ -155,9 +178,7 @@ class HeadStartKeeping:
             raise ConfigurationError(f"no volume of job {job.name!r} is encrypted", path=folder.path)
         self._seal(job, password)
         for volume in volumes:
-            for row in self._session.query(Attempt).filter_by(
-                kind=WorkKind.HEADSTART, subject=f"{job.uid} {volume}"
-            ):
+            for row in _work_on(self._session, job, volume):
                 retry_attempt(self._session, row.id)
         make_job_due(self._session, job.id)
         keep_notes(self._session, job)
@@ -170,9 +191,7 @@ class HeadStartKeeping:
         self._note(job, "HeadStart job deleted")
         forget_notes(self._session, job)
         for disk in disks_of_job(self._session, job.id):
-            self._session.query(Attempt).filter_by(
-                kind=WorkKind.HEADSTART, subject=f"{job.uid} {disk.volume}"
-            ).delete()
+            _work_on(self._session, job, disk.volume).delete()
         name = job.name
         remove_job(self._session, job, now=self._now)
         return [Change(f"job {name}", "kept", "yes", "no")]
@@ -242,6 +261,12 @@ class HeadStartKeeping:
             folder_id=job.folder_id,
             facts={"by": self._who},
         )
+
+
+def _work_on(session: Session, job: HeadStartJob, volume: str) -> Query[Attempt]:
+    """Return what is recorded of work on a disk, tests of its points included."""
+    kinds = (WorkKind.HEADSTART, WorkKind.RESTORE_TEST)
+    return session.query(Attempt).filter(Attempt.kind.in_(kinds), Attempt.subject == f"{job.uid} {volume}")
 
 
 def named_job(session: Session, name: str) -> HeadStartJob:

@@ -11,13 +11,14 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from ops.words import age_words, moment_words, plain, size_words
+from ops.words import VERDICT_COLOURS, age_words, moment_words, plain, size_words
 from policies.headstart import DiskState, lag_text
 from policies.points import Point
 from storage.catalog.headstart import cursor_of, jobs_with_disks
-from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location, PointTest
 from storage.catalog.locations import disk_path
 from storage.catalog.models import Folder
+from storage.catalog.point_tests import last_test
 from storage.catalog.points import unpack_point
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class DiskLine:
         location: where it lies.
         folder: whose images are applied.
         now: calendar time.
+        tested: what the last restore test has found; None if there was none.
     """
 
     job: HeadStartJob
@@ -51,6 +53,7 @@ class DiskLine:
     location: Location
     folder: Folder
     now: datetime
+    tested: PointTest | None = None
 
     @property
     def path(self) -> Path:
@@ -100,7 +103,7 @@ def job_views(session: Session, now: datetime, name: str | None = None) -> list[
         name: of the job; None for all.
     """
     return [
-        DiskLine(job, disk, location, folder, now)
+        DiskLine(job, disk, location, folder, now, last_test(session, job, disk))
         for job, disk, location, folder in jobs_with_disks(session)
         if name in (None, job.name)
     ]
@@ -133,6 +136,27 @@ def disk_fields(line: DiskLine) -> dict[str, object]:
         "done_bytes": disk.done_bytes,
         "total_bytes": disk.total_bytes,
         "password": line.job.password is not None,
+        "test": line.job.test_rhythm.value,
+        "test_boot": line.job.test_starts,
+        "test_marker": line.job.test_marker,
+        "test_problem": disk.test_problem,
+        "tested": tested_fields(line.tested),
+    }
+
+
+def tested_fields(test: PointTest | None) -> dict[str, object] | None:
+    """Return what JSON says of a restore test; None for none."""
+    if test is None:
+        return None
+    return {
+        "number": test.number,
+        "point": test.point,
+        "tested_at": test.tested_at.isoformat(),
+        "seconds": round(test.seconds, 3),
+        "verdict": test.verdict.value,
+        "words": test.words,
+        "screenshot": test.screenshot,
+        "found": test.facts or None,
     }
 
 
@@ -181,6 +205,7 @@ def print_job(lines: Sequence[DiskLine], *, as_json: bool) -> None:
             wrap = "" if job.wrap == "none" else f", in a partition ({job.wrap})"
             click.echo(f"  format     {job.disk_kind}{wrap}")
             click.echo(f"  lag        {lag_text(timedelta(seconds=job.lag_s))}")
+            click.echo(f"  tests      {plain(job.testing.words)}")
             click.echo(f"  state      {job.state.value}")
             click.echo(f"  password   {'kept, sealed' if job.password is not None else 'none'}")
         click.echo("")
@@ -202,6 +227,20 @@ def _print_disk(line: DiskLine) -> None:
         click.echo(f"  progress   {size_words(disk.done_bytes)} of {size_words(disk.total_bytes)}")
     if line.state is DiskState.WAITING:
         click.echo(f"  next       {moment_words(disk.next_due_at, zone)}")
+    _print_test(line, zone)
+
+
+def _print_test(line: DiskLine, zone: ZoneInfo) -> None:
+    test = line.tested
+    if test is not None:
+        verdict = click.style(test.verdict.value, fg=VERDICT_COLOURS[test.verdict])
+        when = moment_words(test.tested_at, zone)
+        click.echo(f"  tested     point {test.number} is {verdict} ({when}, {test.seconds:.0f} s)")
+        click.echo(f"             {plain(test.words)}")
+        if test.screenshot is not None:
+            click.echo(f"  screenshot {plain(test.screenshot)}")
+    if line.disk.test_problem is not None:
+        click.echo(f"  test       {click.style(plain(line.disk.test_problem), fg='yellow')}")
 
 
 def _stands(line: DiskLine) -> str:

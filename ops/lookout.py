@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 
 import structlog
+from sqlalchemy.orm import Session
 
 from actors.broker import make_broker
 from actors.hints import Hints
@@ -23,6 +24,7 @@ from policies.errors import CatalogAwayError, RollforwardError
 from storage.catalog.chains import chains_due
 from storage.catalog.database import Catalog
 from storage.catalog.headstart import disks_due
+from storage.catalog.point_tests import disks_to_test
 from watcher.pacing import Pacer
 from watcher.watching import Watcher
 
@@ -63,19 +65,28 @@ class Scheduler:
 
 
 class DiskScheduler:
-    """Says which HeadStart disks are due. A tick reads those alone.
+    """Says which HeadStart disks are due for something. A tick reads those alone.
 
     Args:
         catalog: knows when each disk is due.
         clock: calendar time.
-        hints: where to say it.
+        find: finds those that are due.
+        say: says it of one; tells whether that reached anybody.
         pacer: holds back what was said a moment ago.
     """
 
-    def __init__(self, catalog: Catalog, clock: Clock, hints: Hints, pacer: Pacer) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        clock: Clock,
+        find: Callable[[Session, datetime], list[int]],
+        say: Callable[[int], bool],
+        pacer: Pacer,
+    ) -> None:
         self._catalog = catalog
         self._clock = clock
-        self._hints = hints
+        self._find = find
+        self._say = say
         self._pacer = pacer
 
     def tick(self, machine_time: datetime) -> None:
@@ -88,9 +99,9 @@ class DiskScheduler:
             CatalogError: the catalogue cannot be read.
         """
         with self._catalog.read() as session:
-            due = disks_due(session, self._clock())
+            due = self._find(session, self._clock())
         for disk_id in due:
-            if self._pacer.may_say(disk_id, machine_time) and not self._hints.disk_due(disk_id):
+            if self._pacer.may_say(disk_id, machine_time) and not self._say(disk_id):
                 self._pacer.forget(disk_id)
                 return  # no Redis at present: the next tick tries again
 
@@ -108,11 +119,12 @@ def main() -> None:
     clock = parse_clock(settings.clock)
     watcher = Watcher(catalog, hints.folder_changed, say_again=say_again, poll_s=settings.poll_s)
     scheduler = Scheduler(catalog, clock, hints, Pacer(say_again))
-    disks = DiskScheduler(catalog, clock, hints, Pacer(say_again))
+    disks = DiskScheduler(catalog, clock, disks_due, hints.disk_due, Pacer(say_again))
+    tests = DiskScheduler(catalog, clock, disks_to_test, hints.test_due, Pacer(say_again))
     keeper = ClockKeeper(catalog, clock, lease_time=settings.seconds("lease_s"))
     watcher.start()
     _log.info("ready")
-    ticks = (watcher.tick, scheduler.tick, disks.tick)
+    ticks = (watcher.tick, scheduler.tick, disks.tick, tests.tick)
     rounds = Rounds([keeper.tick, *(partial(_at_this_moment, tick) for tick in ticks)])
     while True:
         if rounds.go():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from ops.words import size_words as size_words
 from policies.assuming import AssumedGap
 from policies.errors import RollforwardError
 from policies.names import ImageName, parse_image_name
-from policies.points import Span
+from policies.points import Point, PointId, Span
 from policies.reach import Fork, Gap
 from storage.header import ImageHeader
 from storage.pipeline import Progress, no_progress
@@ -191,3 +191,13 @@ def progress_bar(words: str, *, quiet: bool) -> Iterator[Progress]:
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(plain(words), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def points_of(spans: Sequence[Span]) -> list[Point]:
+    """List the points that images lead from and to, by number."""
+    known: dict[PointId, Point] = {}
+    for span in spans:
+        if span.start is not None:
+            known.setdefault(span.start.id, span.start)
+        known.update({point.id: point for point in span.covers})
+    return sorted(known.values(), key=lambda point: (point.number, point.time, point.id))

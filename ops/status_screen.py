@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ops.headstart_screen import DiskLine
+from ops.headstart_screen import DiskLine, tested_fields
 from ops.observe.space import Space
 from ops.status import FolderStanding, Standing, gather_standing
 from ops.status_socket import Question
@@ -109,6 +109,8 @@ def _disk_json(line: DiskLine) -> dict[str, object]:
         "reason": line.disk.reason or None,
         "number": None if standing is None else standing.number,
         "behind_s": round(line.behind.total_seconds()),
+        "test_problem": line.disk.test_problem,
+        "tested": tested_fields(line.tested),
     }
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import unicodedata
 from datetime import datetime, timedelta, tzinfo
 
+VERDICT_COLOURS = {"good": "green", "unclear": "yellow", "bad": "red"}
+"""How verdicts of restore tests are shown."""
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 

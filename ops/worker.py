@@ -26,6 +26,7 @@ from ops.ending import Ending
 from ops.forgetting import Forgetting
 from ops.logs import set_up_logging
 from ops.observe.pulse import WORKER, beat
+from ops.restore_tester import ChildTester, sweep_tests
 from ops.settings import Settings
 from policies.errors import CatalogError
 from policies.folder_policy import DEFAULT_AGENT_POLICY
@@ -59,6 +60,7 @@ def main() -> None:
     broker.delay_queues.clear()  # nothing is ever sent with a delay: three consumers less that poll
     worker = Worker(broker, worker_timeout=IDLE_POLL_MS, worker_threads=len(JOBS))
     worker.queue_prefetch = 1  # a message waits in Redis, where others can take it, never behind a long job
+    sweep_tests()
     pulse = Pulse(context)
     pulse.start()
     worker.start()
@@ -103,6 +105,7 @@ def _make_context(settings: Settings, catalog: Catalog) -> AgentContext:
         stopping=threading.Event(),
         throttle=Throttle(DEFAULT_AGENT_POLICY.performance.cpu_percent, settings.workers),
         seal=CredentialSeal(settings.state_dir / KEY_FILE),
+        tester=ChildTester(settings.state_dir),
     )
 
 

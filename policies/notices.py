@@ -39,8 +39,9 @@ class TroubleKind(StrEnum):
 
     DAMAGED: an image was judged bad. FAILURE: work went wrong and is set aside, or goes wrong again and again.
     UNREACHABLE: a folder cannot be read. WAITING: what is due could not be done for a long time. FROZEN: nothing is
-    removed, because something looks wrong. INACTIVITY: no new image for days. LOW_SPACE: a device runs full. STANDBY: a
-    disk that is kept rolled forward stopped, or falls behind.
+    removed, because something looks wrong. INACTIVITY: no new image for days. LOW_SPACE: a device runs full. STANDBY:
+    a disk that is kept rolled forward stopped, or falls behind. RESTORE_TEST: a point was tested as a restore, and is
+    bad, or it could not be tested.
     """
 
     DAMAGED = "damaged"
@@ -51,6 +52,7 @@ class TroubleKind(StrEnum):
     INACTIVITY = "inactivity"
     LOW_SPACE = "low_space"
     STANDBY = "standby"
+    RESTORE_TEST = "restore_test"
 
 
 class Topic(StrEnum):
@@ -71,6 +73,7 @@ TOPIC_OF: Final[Mapping[TroubleKind, Topic]] = {
     TroubleKind.INACTIVITY: Topic.INACTIVITY,
     TroubleKind.LOW_SPACE: Topic.SPACE,
     TroubleKind.STANDBY: Topic.FAILURE,
+    TroubleKind.RESTORE_TEST: Topic.FAILURE,
 }
 """Which topic a kind of trouble belongs to."""
 
@@ -100,6 +103,7 @@ DAMPING: Final[Mapping[TroubleKind, Damping]] = {
     TroubleKind.INACTIVITY: Damping(_SOON, _SOON),
     TroubleKind.LOW_SPACE: Damping(_MINUTES, timedelta(hours=1)),
     TroubleKind.STANDBY: Damping(_MINUTES, _MINUTES),
+    TroubleKind.RESTORE_TEST: Damping(_SOON, _SOON),
 }
 """Patience by kind."""
 

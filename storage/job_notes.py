@@ -41,7 +41,10 @@ class LocationNote:
 
 @dataclass(frozen=True, slots=True)
 class JobNote:
-    """A job, as `headstart_models.HeadStartJob` has it, and its volumes, each with the name of its disk's file."""
+    """A job, as `headstart_models.HeadStartJob` has it, and its volumes, each with the name of its disk's file.
+
+    What a note of an earlier version does not say of tests is that there are none.
+    """
 
     uid: str
     name: str
@@ -54,6 +57,9 @@ class JobNote:
     added_at: str
     location: LocationNote
     disks: tuple[tuple[str, str], ...]
+    test_rhythm: str = "never"
+    test_starts: bool = False
+    test_marker: str | None = None
 
 
 def write_job_note(folder: Path, note: JobNote) -> None:
@@ -150,10 +156,12 @@ def _is_plain(note: JobNote) -> bool:
         note.location.kind,
         note.location.path,
         note.location.address,
+        note.test_rhythm,
     )
-    sealed = (note.password, note.location.credentials)
+    perhaps = (note.password, note.location.credentials, note.test_marker)
     return (
         all(isinstance(word, str) for word in words)
-        and all(one is None or isinstance(one, str) for one in sealed)
+        and all(one is None or isinstance(one, str) for one in perhaps)
         and isinstance(note.lag_s, int)
+        and isinstance(note.test_starts, bool)
     )

@@ -21,8 +21,10 @@ KEPT_FOR: Final = timedelta(days=400)
 TEXT_MAX: Final = 4_096
 """Longest text in an entry, in characters."""
 
+_SECONDS_MAX: Final = 1e9
 _STATES: Final = ("retiring", "retired", "moved", "deleted", "brought_back")
 _TIERS: Final = ("incremental", "daily", "weekly", "monthly", "rolling")
+_VERDICTS: Final = ("good", "unclear", "bad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +215,61 @@ class ReporterEntry:
         return replace(self, left_at=_first(self.left_at, other.left_at))
 
 
-Entry = HoldEntry | TombstoneEntry | SeenEntry | SightEntry | ReporterEntry
+@dataclass(frozen=True, slots=True)
+class RestoreTestEntry:
+    """What the last restore test of a point, for a disk of a HeadStart job, has found.
+
+    Attributes:
+        job: 32 hexadecimal digits, the job's.
+        volume: name of the volume.
+        base: number of the base of its chain.
+        point: 32 hexadecimal digits, identity of the point.
+        number: of the point.
+        tested_at: when the test began.
+        seconds: how long it took.
+        verdict: good, unclear or bad.
+        words: what was found, in words.
+        screenshot: where the last screen lies; None if there is none.
+    """
+
+    word: ClassVar[str] = "tested"
+
+    job: str
+    volume: str
+    base: int
+    point: str
+    number: int
+    tested_at: datetime
+    seconds: float
+    verdict: str
+    words: str
+    screenshot: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from tests of other points and for other disks."""
+        return f"{self.job} {self.volume} {self.point}"
+
+    @property
+    def over_since(self) -> datetime | None:
+        """Since when it no longer matters: what was found so long ago says nothing any more."""
+        return self.tested_at
+
+    def merged(self, other: RestoreTestEntry) -> RestoreTestEntry:
+        """Give the later of two."""
+        return max(self, other, key=lambda test: (test.tested_at, repr(test)))
+
+
+Entry = HoldEntry | TombstoneEntry | SeenEntry | SightEntry | ReporterEntry | RestoreTestEntry
 _KINDS: Final[tuple[type[Entry], ...]] = (
     HoldEntry,
     TombstoneEntry,
     SeenEntry,
     SightEntry,
     ReporterEntry,
+    RestoreTestEntry,
 )
-_Kind = TypeVar("_Kind", HoldEntry, TombstoneEntry, SeenEntry, SightEntry, ReporterEntry)
+_Kind = TypeVar("_Kind", HoldEntry, TombstoneEntry, SeenEntry, SightEntry, ReporterEntry, RestoreTestEntry)
 
 
 class LedgerState:
@@ -404,6 +452,12 @@ def _number(lowest: int, highest: int) -> Callable[[object], int]:
     return read
 
 
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _SECONDS_MAX:
+        raise ValueError
+    return float(value)
+
+
 def _one_of(words: tuple[str, ...]) -> Callable[[object], str]:
     def read(value: object) -> str:
         if value not in words:
@@ -432,6 +486,7 @@ def _optional(read: Callable[[object], object]) -> Callable[[object], object]:
 
 
 _size: Final = _number(0, (1 << 63) - 1)
+_count: Final = _number(0, (1 << 32) - 1)
 _MARK_NUMBERS: Final[Mapping[str, Callable[[object], int]]] = {
     "size_bytes": _size,
     "mtime_ns": _number(-(1 << 63), (1 << 63) - 1),
@@ -462,6 +517,15 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "retiring_at": _moment,
     "retired_at": _optional(_moment),
     "deleted_at": _optional(_moment),
+    "job": _hexadecimal(32),
+    "volume": _text,
+    "base": _count,
+    "number": _count,
+    "tested_at": _moment,
+    "seconds": _seconds,
+    "verdict": _one_of(_VERDICTS),
+    "words": _text,
+    "screenshot": _optional(_text),
 }
 """How each field is read, and what it must be."""
 

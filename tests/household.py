@@ -19,9 +19,11 @@ from sqlalchemy import select
 from actors.chain_work import look_after_chain
 from actors.context import AgentContext, Pace
 from actors.headstart import roll_disk
-from actors.hints import CONSOLIDATE, HEADSTART, RECONCILE, REVERIFY, VERIFY, Hints, Job
+from actors.hints import CONSOLIDATE, HEADSTART, RECONCILE, RESTORE_TEST, REVERIFY, VERIFY, Hints, Job
 from actors.reconcile import reconcile_folder
+from actors.restore_tests import try_restore
 from actors.verify import reverify_image, verify_image
+from hsr.testing_restore.order import Tester
 from ops.clock import machine_now
 from storage.capture import capture
 from storage.catalog import Catalog, Chain, Event, EventKind, Image, ImageState, Tombstone, sqlite_url
@@ -31,6 +33,7 @@ from storage.catalog.folders import add_folder, set_folder_settings
 from storage.catalog.headstart import disks_due
 from storage.catalog.holders import Holder
 from storage.catalog.models import Folder, Layer
+from storage.catalog.point_tests import disks_to_test
 from storage.credentials import KEY_FILE, CredentialSeal
 
 VOLUME = "V"
@@ -42,6 +45,7 @@ _JOBS: dict[str, Callable[[AgentContext, Hints, int], None]] = {
     REVERIFY.name: reverify_image,
     CONSOLIDATE.name: look_after_chain,
     HEADSTART.name: roll_disk,
+    RESTORE_TEST.name: try_restore,
 }
 
 
@@ -69,6 +73,7 @@ class Household:
         name: of the catalogue's file.
         url: of the catalogue, if it is no file here.
         host: of the machine that it pretends to run on; None for this one.
+        tester: tests restores.
     """
 
     place: Path
@@ -79,6 +84,7 @@ class Household:
     url: str | None = None
     host: str | None = None
     inbox: Inbox = field(default_factory=Inbox)
+    tester: Tester | None = None
 
     def __post_init__(self) -> None:
         self.folder = self.place / "images"
@@ -98,6 +104,7 @@ class Household:
             pace=Pace(settle_time=_AT_ONCE, hint_again=_AT_ONCE),
             holder=self._holder(),
             seal=CredentialSeal(self.place / KEY_FILE),
+            tester=self.tester,
         )
         self.context.throttle.set_percent(100)
         with self.catalog.write() as session:
@@ -159,6 +166,10 @@ class Household:
         with self.catalog.read() as session:
             return disks_due(session, self.now)
 
+    def disks_to_test(self) -> list[int]:
+        with self.catalog.read() as session:
+            return disks_to_test(session, self.now)
+
     def settle(self) -> None:
         """Scan and work until nothing is to be done any more at this moment."""
         for _ in range(_TURNS_MAX):
@@ -170,7 +181,10 @@ class Household:
             disks = self.disks_due()
             for disk_id in disks:
                 roll_disk(self.context, self.inbox, disk_id)
-            if not due and not disks and not self.inbox.waiting:
+            tests = self.disks_to_test()
+            for disk_id in tests:
+                try_restore(self.context, self.inbox, disk_id)
+            if not due and not disks and not tests and not self.inbox.waiting:
                 return
         raise AssertionError(f"never settles: {self.waits()}, {self.last_events()}")
 

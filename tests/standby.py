@@ -13,6 +13,7 @@ from hsr.rolling.disk import RollingDisk, read_standing
 from ops.job_notes import forget_notes, keep_notes
 from policies.cursor import Cursor
 from policies.points import Point
+from policies.restore_tests import NO_TESTING, RestoreTesting
 from storage.capture import capture
 from storage.catalog.folders import all_folders
 from storage.catalog.headstart import JobTraits, add_job, all_jobs, jobs_with_disks, make_job_due, remove_job
@@ -52,7 +53,14 @@ class StandBy:
         self.truth[len(self.truth)] = self.source.path.read_bytes()
         return made
 
-    def add_job(self, lag: timedelta = timedelta(0), *, kind: str = "vhd", name: str = "stand-by") -> None:
+    def add_job(
+        self,
+        lag: timedelta = timedelta(0),
+        *,
+        kind: str = "vhd",
+        name: str = "stand-by",
+        testing: RestoreTesting = NO_TESTING,
+    ) -> None:
         with self.home.catalog.write() as session:
             location = session.scalar(select(Location))
             if location is None:
@@ -60,7 +68,7 @@ class StandBy:
                 session.add(location)
                 session.flush()
             folder = all_folders(session)[0]
-            traits = JobTraits(name, "", kind, "none", round(lag.total_seconds()))
+            traits = JobTraits(name, "", kind, "none", round(lag.total_seconds()), testing=testing)
             job = add_job(session, folder, location, traits, [(VOLUME, f"{name}.{kind}")], now=self.home.now)
             keep_notes(session, job)
 

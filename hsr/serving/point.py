@@ -114,6 +114,11 @@ class PointReader:
             return layer.header
         return replace(layer.header, metadata=open_metadata(layer.header, self._key, str(layer.path)))
 
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The roots of the images, base first: 32 bytes each."""
+        return tuple(layer.root for layer in self._overlay.layers)
+
     def read_at_once(self, offset: int, size: int) -> bytes | None:
         """Read a few bytes, if no medium has to be waited for.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 
 from policies.errors import ConfigurationError
 
@@ -41,11 +42,20 @@ def tool(name: str) -> str:
     return found
 
 
-def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def run_tool(
+    name: str, *arguments: str, tethered: Callable[..., list[str]] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     """Run a program and return what it gave back, whatever that is; its words are in the C locale.
+
+    Args:
+        name: the program.
+        arguments: what it is told.
+        tethered: makes it end with this process; None for one that may outlive it.
 
     Raises:
         ConfigurationError: it is not installed.
     """
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC", "DEBUGFS_PAGER": "cat"}
-    return subprocess.run([tool(name), *arguments], capture_output=True, check=False, env=environment)
+    command = [tool(name), *arguments]
+    command = command if tethered is None else tethered(*command)
+    return subprocess.run(command, capture_output=True, check=False, env=environment)

@@ -28,8 +28,21 @@ _EXT4_NEEDS_RECOVERY: Final = 0x4
 _XFS_LOG_IGNORED: Final = "changes in a log"
 _NTFS_UNCLEAN: Final = ("unclean", "scheduled for check", "hibernated", "dirty")
 
-Writable = Callable[[], AbstractContextManager[Path]]
-"""Gives the file system as a file that may be written to; what is written is gone afterwards."""
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What a check is done with.
+
+    Attributes:
+        writable: gives the file system as a file that may be written to; what is written is gone afterwards.
+        tethered: makes programs end with this process.
+    """
+
+    writable: Callable[[], AbstractContextManager[Path]]
+    tethered: Tether
+
+    def run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return run_tool(name, *arguments, tethered=self.tethered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +93,7 @@ def check_file_systems(reader: PointReader, tethered: Tether) -> tuple[FileSyste
                     with writable_part(served.socket, stretch.part, tethered) as path:
                         yield path
 
-                return _checked(stretch, shown / _name(stretch), writable)
+                return _checked(stretch, shown / _name(stretch), _Means(writable, tethered))
 
             found = tuple(check(stretch) for stretch in stretches)
         if served.failure is not None:
@@ -104,49 +117,50 @@ def _stretches(reader: PointReader) -> list[_Stretch]:
     return [stretch(part.number, part.offset, part.size_bytes) for part in partitions_of(reader)]
 
 
-def _checked(stretch: _Stretch, file: Path, writable: Writable) -> FileSystemCheck:
+def _checked(stretch: _Stretch, file: Path, means: _Means) -> FileSystemCheck:
     begin = time.monotonic()
+    is_lacking = False
     checker = _CHECKERS.get(stretch.contents)
     if checker is None:
         verdict, words = Verdict.UNCLEAR, "nothing here can check it"
     else:
         try:
-            verdict, words = checker(stretch, file, writable)
+            verdict, words = checker(stretch, file, means)
         except ConfigurationError as error:
-            verdict, words = Verdict.UNCLEAR, f"{error} {error.hint or ''}".strip()
+            verdict, words, is_lacking = Verdict.UNCLEAR, f"{error} {error.hint or ''}".strip(), True
     seconds = time.monotonic() - begin
-    return FileSystemCheck(stretch.partition, stretch.contents.value, verdict, words, seconds)
+    return FileSystemCheck(stretch.partition, stretch.contents.value, verdict, words, seconds, is_lacking)
 
 
-def _check_ext4(stretch: _Stretch, file: Path, writable: Writable) -> tuple[Verdict, str]:
+def _check_ext4(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, str]:
     flags = int.from_bytes(stretch.start[_EXT4_STATE], "little")
     if not flags & _EXT4_NEEDS_RECOVERY:
-        return _e2fsck(file)
-    with writable() as scratch:
-        replayed = run_tool("e2fsck", "-y", "-E", "journal_only", "--", str(scratch))
+        return _e2fsck(file, means)
+    with means.writable() as scratch:
+        replayed = means.run("e2fsck", "-y", "-E", "journal_only", "--", str(scratch))
         if replayed.returncode > 1:
             return Verdict.BAD, _words(replayed, scratch)
-        verdict, words = _e2fsck(scratch)
+        verdict, words = _e2fsck(scratch, means)
         return verdict, f"its journal was replayed; {words}"
 
 
-def _e2fsck(file: Path) -> tuple[Verdict, str]:
-    told = run_tool("e2fsck", "-f", "-n", "--", str(file))
+def _e2fsck(file: Path, means: _Means) -> tuple[Verdict, str]:
+    told = means.run("e2fsck", "-f", "-n", "--", str(file))
     return Verdict.BAD if told.returncode else Verdict.GOOD, _words(told, file)
 
 
-def _check_xfs(stretch: _Stretch, file: Path, writable: Writable) -> tuple[Verdict, str]:
-    del stretch, writable
-    told = run_tool("xfs_repair", "-n", "-f", str(file))
+def _check_xfs(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, str]:
+    del stretch
+    told = means.run("xfs_repair", "-n", "-f", str(file))
     if told.returncode and _XFS_LOG_IGNORED in told.stderr.decode(errors="replace"):
         return Verdict.UNCLEAR, "it was in use, and only a kernel replays its log"
     return Verdict.BAD if told.returncode else Verdict.GOOD, _words(told, file)
 
 
-def _check_ntfs(stretch: _Stretch, file: Path, writable: Writable) -> tuple[Verdict, str]:
-    del stretch, writable
+def _check_ntfs(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, str]:
+    del stretch
     for command in (("ntfsfix", "-n"), ("ntfsresize", "--info", "--force", "--no-progress-bar")):
-        told = run_tool(*command, str(file))  # they take no `--`
+        told = means.run(*command, str(file))  # they take no `--`
         words = _words(told, file)
         if told.returncode:
             is_unclean = any(word in words.lower() for word in _NTFS_UNCLEAN)
@@ -154,9 +168,9 @@ def _check_ntfs(stretch: _Stretch, file: Path, writable: Writable) -> tuple[Verd
     return Verdict.GOOD, words
 
 
-def _check_fat(stretch: _Stretch, file: Path, writable: Writable) -> tuple[Verdict, str]:
-    del stretch, writable
-    told = run_tool("fsck.fat", "-n", "--", str(file))
+def _check_fat(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, str]:
+    del stretch
+    told = means.run("fsck.fat", "-n", "--", str(file))
     return Verdict.BAD if told.returncode else Verdict.GOOD, _words(told, file)
 
 

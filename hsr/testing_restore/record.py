@@ -6,14 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
-
-class Verdict(StrEnum):
-    """What is thought of a point, or of a part of it."""
-
-    GOOD = "good"
-    UNCLEAR = "unclear"
-    BAD = "bad"
+from policies.restore_tests import Verdict as Verdict
 
 
 class Ending(StrEnum):
@@ -37,6 +32,7 @@ class FileSystemCheck:
         verdict: good, or bad; unclear where nothing can check it, or what it was at was not finished.
         words: what the checking program said, the last of it.
         seconds: how long it took.
+        is_lacking: whether that is because something is not installed here.
     """
 
     partition: int | None
@@ -44,6 +40,26 @@ class FileSystemCheck:
     verdict: Verdict
     words: str
     seconds: float
+    is_lacking: bool = False
+
+    @property
+    def place(self) -> str:
+        """Say where it lies."""
+        return "volume" if self.partition is None else f"partition {self.partition}"
+
+    @property
+    def summary(self) -> str:
+        """Say what was found, on one line."""
+        last = self.words.strip().splitlines()[-1:]
+        why = f": {last[0].strip()}" if last and self.verdict is not Verdict.GOOD else ""
+        return f"{self.place}: {self.contents} {self.verdict.value}{why}"
+
+
+_ENDED: Final = {
+    Ending.MARKER: "said its words",
+    Ending.SETTLED: "screen settled",
+    Ending.LATE: "was not up in time",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,12 @@ class StartCheck:
     def verdict(self) -> Verdict:
         """Good if it said its words; a screen that settled may be one of sorrow, and somebody has to look at it."""
         return {Ending.MARKER: Verdict.GOOD, Ending.SETTLED: Verdict.UNCLEAR}.get(self.ending, Verdict.BAD)
+
+    @property
+    def summary(self) -> str:
+        """Say how it ended, how long that took, and what ran it."""
+        how = _ENDED.get(self.ending, self.ending.value)
+        return f"start: {how}, {self.seconds:.1f} s, by {self.accelerator}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +121,21 @@ class RestoreTest:
         if self.start is not None:
             return self.start.verdict
         return Verdict.GOOD if found == {Verdict.GOOD} else Verdict.UNCLEAR
+
+    @property
+    def summary(self) -> str:
+        """Say what was found, on one line."""
+        parts = [check.summary for check in self.file_systems] or ["no file system"]
+        parts += [] if self.start is None else [self.start.summary]
+        parts += [] if self.damage is None else [self.damage]
+        return "; ".join(parts)
+
+    @property
+    def lacking(self) -> str | None:
+        """Say what is not installed here, without which nothing is clear; None if nothing is missing."""
+        if self.verdict is not Verdict.UNCLEAR:
+            return None
+        return next((check.words for check in self.file_systems if check.is_lacking), None)
 
     def fields(self) -> dict[str, object]:
         """Tell it in JSON values; of a screenshot, its SHA-256 only."""

@@ -152,6 +152,7 @@ TITLES: Final[Mapping[TroubleKind, str]] = {
     TroubleKind.INACTIVITY: "no new image",
     TroubleKind.LOW_SPACE: "space runs low",
     TroubleKind.STANDBY: "stand-by disk is not kept up",
+    TroubleKind.RESTORE_TEST: "restore test went wrong",
 }
 """What each kind of trouble is called."""
 

@@ -11,13 +11,14 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ops.headstart_screen import job_views
+from ops.headstart_screen import DiskLine, job_views
 from ops.observe.space import Space
 from ops.words import age_words, size_words
 from policies.errors import ConfigurationError
 from policies.folder_policy import DEFAULT_FOLDER_POLICY, FolderPolicy, NoticePolicy, parse_folder_policy
 from policies.headstart import FALLS_BEHIND_AFTER, DiskState
 from policies.notices import Trouble, TroubleKind, TroubleRecord, is_inactive, is_space_low
+from policies.restore_tests import Rhythm, Verdict
 from storage.catalog.agents import agent_policy
 from storage.catalog.folders import all_folders
 from storage.catalog.freezes import stored_freezes, waived_keys
@@ -62,6 +63,7 @@ def find_troubles(
     """
     folders = {folder.id: folder for folder in all_folders(session)}
     policies = _notice_policies(session, folders.values())
+    lines = job_views(session, now)
     low_before = {one.trouble.key for one in known if one.trouble.kind is TroubleKind.LOW_SPACE}
     troubles = [
         *_unreachable(folders.values()),
@@ -69,7 +71,8 @@ def find_troubles(
         *_failing(session, folders),
         *_frozen(session, folders, now),
         *_silent_volumes(session, folders, policies, now),
-        *_standbys(session, now),
+        *_standbys(lines),
+        *_restore_tests(lines),
         *_low_space(folders.values(), policies, spaces, low_before),
     ]
     unknown: set[str] = set()
@@ -136,7 +139,7 @@ def _damaged(session: Session, folders: Mapping[int, Folder]) -> Iterator[Troubl
 
 def _failing(session: Session, folders: Mapping[int, Folder]) -> Iterator[Trouble]:
     for work in work_in_trouble(session, failures=FAILURES):
-        if work.kind in (WorkKind.NOTIFY, WorkKind.HEADSTART):
+        if work.kind in (WorkKind.NOTIFY, WorkKind.HEADSTART, WorkKind.RESTORE_TEST):
             continue  # a letter cannot tell that letters do not arrive; what stops a disk is told of the disk
         folder = folders.get(work.folder_id) if work.folder_id is not None else None
         doing = _WORK.get(work.kind, work.kind.value)
@@ -199,8 +202,27 @@ def _silent_volumes(
             )
 
 
-def _standbys(session: Session, now: datetime) -> Iterator[Trouble]:
-    for line in job_views(session, now):
+def _restore_tests(lines: Iterable[DiskLine]) -> Iterator[Trouble]:
+    """Tell of disks whose last restore test found the point bad, or could not be done."""
+    for line in lines:
+        test, problem = line.tested, line.disk.test_problem
+        if line.state is DiskState.FINALIZED or line.job.test_rhythm is Rhythm.NEVER:
+            continue
+        if test is not None and test.verdict is Verdict.BAD:
+            reason = f"point {test.number} was tested as a restore, and is bad: {test.words}"
+            hint = "No image is removed for it. To look at it by hand: rollforward test-restore"
+        elif problem is not None:
+            reason = f"what is due could not be tested: {problem}"
+            hint = "It is tried again by itself. How often: rollforward hsr test"
+        else:
+            continue
+        key = f"restore test {line.job.uid} {line.disk.volume}"
+        subject = f"{line.disk.volume}, HeadStart job {line.job.name}"
+        yield Trouble(TroubleKind.RESTORE_TEST, key, line.folder.path, subject, reason, hint)
+
+
+def _standbys(lines: Iterable[DiskLine]) -> Iterator[Trouble]:
+    for line in lines:
         place, subject = str(line.path), f"{line.disk.volume}, HeadStart job {line.job.name}"
         since = "" if line.disk.due_since is None else f"; it is {age_words(line.behind)} behind"
         if line.state is DiskState.NEEDS_FRESH:

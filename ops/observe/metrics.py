@@ -19,6 +19,7 @@ from ops.observe.event_counts import EventCounter
 from ops.observe.health import Health
 from ops.observe.queues import QueueLength
 from ops.observe.space import Space
+from policies.restore_tests import Rhythm, Verdict
 from storage.catalog.database import Catalog
 from storage.catalog.folders import all_folders
 from storage.catalog.freezes import stored_freezes
@@ -215,13 +216,32 @@ def _disk_metrics(session: Session, now: datetime) -> Iterator[Metric]:
     age = GaugeMetricFamily(
         "rollforward_headstart_point_age_seconds", "Age of the point at which a disk stands.", labels=labels
     )
+    verdict = GaugeMetricFamily(
+        "rollforward_restore_test_verdict",
+        "1 for what the last restore test of a disk's points has come to.",
+        labels=[*labels, "verdict"],
+    )
+    tested_age = GaugeMetricFamily(
+        "rollforward_restore_test_age_seconds", "How long ago that was.", labels=labels
+    )
+    took = GaugeMetricFamily("rollforward_restore_test_seconds", "How long that took.", labels=labels)
+    stuck = GaugeMetricFamily(
+        "rollforward_restore_test_not_possible", "1 while what is due cannot be tested.", labels=labels
+    )
     lines = job_views(session, now)
     for line in lines:
         names = [_label(line.job.name), _label(line.disk.volume)]
+        if line.job.test_rhythm is not Rhythm.NEVER:
+            stuck.add_metric(names, line.disk.test_problem is not None)
+        if line.tested is not None:
+            for word in Verdict:
+                verdict.add_metric([*names, word.value], line.tested.verdict is word)
+            tested_age.add_metric(names, _seconds(now, line.tested.tested_at))
+            took.add_metric(names, line.tested.seconds)
         behind.add_metric(names, line.behind.total_seconds())
         if line.standing is not None:
             age.add_metric(names, _seconds(now, line.standing.time))
-    yield from (behind, age)
+    yield from (behind, age, verdict, tested_age, took, stuck)
     states = [line.state.value for line in lines]
     yield _counted("rollforward_headstart_disks", "Disks that are kept rolled forward.", "state", states)
 

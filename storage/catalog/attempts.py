@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -13,6 +14,9 @@ from policies.attempts import CRASH_LIMIT, FIRST_WAIT, AttemptVerdict, judge_att
 from storage.catalog.holders import Holder
 from storage.catalog.leases import is_alive
 from storage.catalog.models import Attempt, WorkKind
+
+_APART: Final = (WorkKind.RESTORE_TEST,)
+"""Work in a process of its own: the end of its worker counts as a failure, and nothing is kept waiting by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,9 @@ def begin_attempt(session: Session, work: Work, moment: Moment) -> Admitted:
     if dropped_by is not None:
         return Admitted(Admission.DROPPED, reason=f"{dropped_by} said that it is not to be done")
     row = _row_of(session, work)
-    held_back = (_why_not(row, moment) if row is not None else None) or _beside(session, row, moment)
+    held_back = None if row is None else _why_not(row, moment)
+    if held_back is None and work.kind not in _APART:
+        held_back = _beside(session, row, moment)
     if held_back is not None:
         return held_back
     if row is None:
@@ -138,14 +144,16 @@ def _dropped_by(session: Session, work: Work) -> str | None:
 
 
 def _why_not(row: Attempt, moment: Moment) -> Admitted | None:
-    newly = False
+    newly, is_apart = False, row.kind in _APART
     if row.holder is not None:
         if is_alive(row.holder, row.expires_at, moment.machine_now):
             return Admitted(
                 Admission.RUNNING, reason="another worker is at it", retry_at=moment.now + FIRST_WAIT
             )
-        row.crashes += 1
-        _apply(row, f"the worker ended before the work did ({row.crashes} times)", moment.now)
+        row.crashes += not is_apart
+        row.failures += is_apart
+        times = row.failures if is_apart else row.crashes
+        _apply(row, f"the worker ended before the work did ({times} times)", moment.now)
         newly = True
     if row.quarantined:
         return Admitted(Admission.QUARANTINED, reason=row.reason or "", newly=newly)
@@ -157,7 +165,8 @@ def _why_not(row: Attempt, moment: Moment) -> Admitted | None:
 def _beside(session: Session, row: Attempt | None, moment: Moment) -> Admitted | None:
     """Keep work that may end its process apart from all else in it, so that nothing innocent is blamed with it."""
     is_suspect = row is not None and must_be_alone(row.crashes)
-    query = select(Attempt.title).where(Attempt.holder == str(moment.holder))
+    here = (Attempt.holder == str(moment.holder), Attempt.kind.not_in(_APART))
+    query = select(Attempt.title).where(*here)
     if row is not None:
         query = query.where(Attempt.id != row.id)
     if not is_suspect:

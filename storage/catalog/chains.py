@@ -86,7 +86,8 @@ def make_folder_due(session: Session, folder_id: int | None) -> None:
     """
     query = update(Chain).values(revision=Chain.revision + 1, next_due_at=AT_ONCE)
     session.execute(query if folder_id is None else query.where(Chain.folder_id == folder_id))
-    disks = update(HeadStartDisk).values(next_due_at=AT_ONCE).execution_options(synchronize_session=False)
+    disks = update(HeadStartDisk).values(next_due_at=AT_ONCE, next_test_at=AT_ONCE)
+    disks = disks.execution_options(synchronize_session=False)
     jobs = select(HeadStartJob.id).where(HeadStartJob.folder_id == folder_id)
     session.execute(disks if folder_id is None else disks.where(HeadStartDisk.job_id.in_(jobs)))
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from policies.cursor import Cursor
 from policies.headstart import DiskState
 from policies.points import Point
+from policies.restore_tests import NO_TESTING, RestoreTesting, Rhythm
 from storage.catalog.chains import AT_ONCE, lock_chain
 from storage.catalog.claims import release_claim
 from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location
@@ -36,6 +37,7 @@ class JobTraits:
         password: of the chain, sealed; None for a plain one.
         uid: 32 hexadecimal digits; drawn, if empty.
         state: whether it goes on.
+        testing: how its disks are tested.
     """
 
     name: str
@@ -46,6 +48,7 @@ class JobTraits:
     password: str | None = None
     uid: str = ""
     state: JobState = JobState.ENABLED
+    testing: RestoreTesting = NO_TESTING
 
 
 def add_job(
@@ -82,6 +85,7 @@ def add_job(
         password=traits.password,
         added_at=added_at or now,
     )
+    set_testing(job, traits.testing)
     session.add(job)
     session.flush()
     for volume, file_name in volumes:
@@ -105,7 +109,13 @@ def new_disk(job: HeadStartJob, volume: str, file_name: str) -> HeadStartDisk:
         total_bytes=0,
         next_due_at=AT_ONCE,
         tried="",
+        next_test_at=None if job.test_rhythm is Rhythm.NEVER else AT_ONCE,
     )
+
+
+def set_testing(job: HeadStartJob, testing: RestoreTesting) -> None:
+    """Say how the disks of a job are tested; those that are there are to be looked at (`make_job_due`)."""
+    job.test_rhythm, job.test_starts, job.test_marker = testing.rhythm, testing.starts, testing.marker
 
 
 def all_jobs(session: Session) -> list[HeadStartJob]:
@@ -145,7 +155,8 @@ def disks_due(session: Session, now: datetime, *, limit: int = 5_000) -> list[in
 
 def make_job_due(session: Session, job_id: int) -> None:
     """Have all disks of a job looked at, whatever the clock."""
-    session.execute(update(HeadStartDisk).where(HeadStartDisk.job_id == job_id).values(next_due_at=AT_ONCE))
+    mine = HeadStartDisk.job_id == job_id
+    session.execute(update(HeadStartDisk).where(mine).values(next_due_at=AT_ONCE, next_test_at=AT_ONCE))
 
 
 def chain_of_disk(session: Session, job: HeadStartJob, disk: HeadStartDisk) -> Chain | None:
@@ -192,7 +203,7 @@ def release_disk(session: Session, job: HeadStartJob, disk: HeadStartDisk, *, no
         disk: the disk.
         now: calendar time.
     """
-    keys = (claim_key(job, disk), build_key(job, disk), work_key(job, disk))
+    keys = (claim_key(job, disk), build_key(job, disk), work_key(job, disk), key_of_test(job, disk))
     query = select(StoredClaim.chain_id, StoredClaim.key).where(StoredClaim.key.in_(keys))
     for chain_id, key in list(session.execute(query)):
         release_claim(session, chain_id, key, now=now)
@@ -260,6 +271,11 @@ def work_key(job: HeadStartJob, disk: HeadStartDisk) -> str:
 def build_key(job: HeadStartJob, disk: HeadStartDisk) -> str:
     """Name the need of a first build: that its point stays within reach."""
     return f"hsr-build:{job.uid}:{disk.volume}"
+
+
+def key_of_test(job: HeadStartJob, disk: HeadStartDisk) -> str:
+    """Name the need of a restore test: the images that it reads."""
+    return f"hsr-test:{job.uid}:{disk.volume}"
 
 
 def all_have_claimed(session: Session, job: HeadStartJob) -> bool:

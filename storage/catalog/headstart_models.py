@@ -1,7 +1,8 @@
-"""Tables of HeadStart: where disks may lie, which jobs there are, how each of their disks stands.
+"""Tables of HeadStart: where disks may lie, which jobs there are, how each of their disks stands, what was tested.
 
     Location 1──* HeadStartJob *──1 Folder
                        1──* HeadStartDisk *──1 Chain
+    Folder 1──* PointTest
 
 What stands here of a disk mirrors its cursor file, which lies beside it and is the truth. What stands of a job is kept
 in its folder, too, so that a catalogue that is built anew knows it.
@@ -12,11 +13,12 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, ForeignKey, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import JSON
 
 from policies.headstart import DiskState
+from policies.restore_tests import RestoreTesting, Rhythm, Verdict
 from storage.catalog.memory_models import PackedPoint
 from storage.catalog.models import Model, word_column
 
@@ -57,7 +59,7 @@ class Location(Model):
 
 
 class HeadStartJob(Model):
-    """A job that keeps disks rolled forward. After it was saved only its password and its state change.
+    """A job that keeps disks rolled forward. After it was saved only its password, its state and its tests change.
 
     Attributes:
         uid: 32 hexadecimal digits, the same in its folder and in the cursor files of its disks.
@@ -71,6 +73,9 @@ class HeadStartJob(Model):
         state: see `JobState`.
         password: of the chain, sealed as `Folder.credentials`; None for a plain one.
         added_at: since when it is there (calendar).
+        test_rhythm: how often its disks are tested.
+        test_starts: whether the point is started, too.
+        test_marker: words that say that it is up; None to wait for its screen to settle.
     """
 
     __tablename__ = "headstart_job"
@@ -87,6 +92,14 @@ class HeadStartJob(Model):
     state: Mapped[JobState] = mapped_column(word_column(JobState))
     password: Mapped[str | None]
     added_at: Mapped[datetime]
+    test_rhythm: Mapped[Rhythm] = mapped_column(word_column(Rhythm), default=Rhythm.NEVER)
+    test_starts: Mapped[bool] = mapped_column(default=False)
+    test_marker: Mapped[str | None]
+
+    @property
+    def testing(self) -> RestoreTesting:
+        """How its disks are tested."""
+        return RestoreTesting(self.test_rhythm, self.test_starts, self.test_marker)
 
 
 class HeadStartDisk(Model):
@@ -111,6 +124,8 @@ class HeadStartDisk(Model):
         held_by: who is at it by a command, as `holders.Holder` writes itself; the agent leaves it alone meanwhile.
         held_until: until when, unless that is renewed (machine).
         tried: what the last attempt was about, so that a way that changed is tried afresh.
+        next_test_at: when a restore test may be due for it (calendar); None for never.
+        test_problem: why what is due could not be tested; None if it could.
     """
 
     __tablename__ = "headstart_disk"
@@ -136,3 +151,44 @@ class HeadStartDisk(Model):
     held_by: Mapped[str | None]
     held_until: Mapped[datetime | None]
     tried: Mapped[str] = mapped_column(default="")
+    next_test_at: Mapped[datetime | None] = mapped_column(index=True)
+    test_problem: Mapped[str | None]
+
+
+class PointTest(Model):
+    """What the last restore test of a point, for a disk, has found.
+
+    Attributes:
+        job_uid: of the job that wanted it.
+        volume: name of the volume.
+        base_number: number of the base of its chain.
+        point: identity of the point, hexadecimal.
+        number: of the point.
+        tested_at: when the test began (calendar).
+        seconds: how long it took.
+        verdict: what is thought of it.
+        words: what was found, in words.
+        screenshot: where the last screen lies; None if there is none.
+        facts: all that was found, JSON values as `hsr.testing_restore.record` tells them; empty where only the ledger
+            remembers the test.
+    """
+
+    __tablename__ = "point_test"
+    __table_args__ = (
+        UniqueConstraint("job_uid", "volume", "point"),
+        Index("ix_point_test_folder_point", "folder_id", "point"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id", ondelete="CASCADE"))
+    job_uid: Mapped[str]
+    volume: Mapped[str]
+    base_number: Mapped[int]
+    point: Mapped[str]
+    number: Mapped[int]
+    tested_at: Mapped[datetime] = mapped_column(index=True)
+    seconds: Mapped[float]
+    verdict: Mapped[Verdict] = mapped_column(word_column(Verdict))
+    words: Mapped[str]
+    screenshot: Mapped[str | None]
+    facts: Mapped[dict[str, object]] = mapped_column(JSON, default=dict)

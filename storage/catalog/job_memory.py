@@ -8,8 +8,9 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from policies.restore_tests import RestoreTesting, Rhythm
 from storage.catalog.database import Catalog
-from storage.catalog.headstart import disks_of_job, find_job, new_disk, reporter_name
+from storage.catalog.headstart import disks_of_job, find_job, new_disk, reporter_name, set_testing
 from storage.catalog.headstart_models import HeadStartJob, JobState, Location, LocationKind
 from storage.catalog.ledger_lines import add_line
 from storage.catalog.locations import find_location
@@ -36,6 +37,9 @@ def note_of(session: Session, job: HeadStartJob) -> JobNote:
             location.name, location.kind.value, location.path, location.address, location.credentials
         ),
         disks=tuple((disk.volume, disk.file_name) for disk in disks_of_job(session, job.id)),
+        test_rhythm=job.test_rhythm.value,
+        test_starts=job.test_starts,
+        test_marker=job.test_marker,
     )
 
 
@@ -78,6 +82,7 @@ def _take_in(session: Session, folder_id: int, note: JobNote, now: datetime) -> 
     try:
         added_at = datetime.fromisoformat(note.added_at)
         state, kind = JobState(note.state), LocationKind(note.location.kind)
+        testing = RestoreTesting(Rhythm(note.test_rhythm), note.test_starts, note.test_marker)
     except ValueError:
         return False
     name = _free_name(session, note)
@@ -94,6 +99,7 @@ def _take_in(session: Session, folder_id: int, note: JobNote, now: datetime) -> 
         password=note.password,
         added_at=added_at if added_at.tzinfo is not None else now,
     )
+    set_testing(job, testing)
     session.add(job)
     session.flush()
     for volume, file_name in note.disks:

@@ -30,11 +30,19 @@ from storage.catalog.memory_models import (
     TombstoneState,
 )
 from storage.catalog.models import Folder, Image, ImageState
+from storage.catalog.point_tests import entry_of_test, restore_tests_of, take_test
 from storage.catalog.reporters import REPORT_WAIT
 from storage.catalog.tombstones import tombstone_entry
 from storage.file_marks import FileMark
 from storage.ledger import LedgerReading, append_entries, read_ledger, rewrite_ledger
-from storage.ledger_entries import HoldEntry, ReporterEntry, SeenEntry, SightEntry, TombstoneEntry
+from storage.ledger_entries import (
+    HoldEntry,
+    ReporterEntry,
+    RestoreTestEntry,
+    SeenEntry,
+    SightEntry,
+    TombstoneEntry,
+)
 from storage.ledger_owner import Owner, Ownership, become_owner, give_up, read_owner
 from storage.retired import Place, bring_back, tokens_on_disk
 
@@ -218,6 +226,8 @@ def add_all_lines(session: Session, folder_id: int) -> None:
         add_line(session, folder_id, SightEntry(sight.point, sight.seen_at))
     for reporter in session.scalars(select(Reporter).where(Reporter.folder_id == folder_id)):
         add_line(session, folder_id, ReporterEntry(reporter.name, reporter.since))
+    for test in restore_tests_of(session, folder_id):
+        add_line(session, folder_id, entry_of_test(test))
 
 
 def _take_in(
@@ -243,6 +253,8 @@ def _take_in(
     for name in state.reporters:
         if session.get(Reporter, (folder.id, name)) is None:
             session.add(Reporter(folder_id=folder.id, name=name, since=now, reported_at=None))
+    for test in state.of(RestoreTestEntry):
+        take_test(session, folder.id, test)
     if freeze is not None:
         set_freezes(session, Scope(folder.id), [freeze], judged={FreezeKind.REBUILT}, now=now)
     folder.ledger_read_at = now

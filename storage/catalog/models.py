@@ -32,7 +32,7 @@ from policies.setting_field import SettingValue
 Layer = dict[str, dict[str, SettingValue]]
 """Settings of one layer as `policies.folder_policy` reads and writes them: sections of plain values."""
 
-SCHEMA_REVISION: Final = "0006"
+SCHEMA_REVISION: Final = "0007"
 """The layout that these tables have: the last of `migrations`."""
 
 
@@ -86,6 +86,7 @@ class WorkKind(StrEnum):
     DELETE = "delete"
     NOTIFY = "notify"
     HEADSTART = "headstart"
+    RESTORE_TEST = "restore_test"
 
 
 def word_column(kind: type[StrEnum]) -> Enum:
@@ -344,6 +345,8 @@ class EventKind(StrEnum):
     ROLLED_ON = "rolled_on"
     FINALIZED = "finalized"
     DISK_STOPPED = "disk_stopped"
+    RESTORE_TESTED = "restore_tested"
+    RESTORE_TEST_BAD = "restore_test_bad"
 
 
 class Event(Model):

@@ -319,3 +319,33 @@ def test_a_whole_disk_is_put_into_no_partition(office: Office):
     office.did(*add[:-1], "none")
     office.home.settle()
     assert office.stands_at().number == 1
+
+
+def test_how_a_job_is_tested_is_saved_shown_and_changed(office: Office):
+    office.begin("--test", "weekly", "--test-boot", "--test-marker", "login:")
+    shown = office.shown()
+    assert (shown["test"], shown["test_boot"], shown["test_marker"]) == ("weekly", True, "login:")
+    assert shown["tested"] is None
+    assert "tests      weekly, with a start to 'login:'" in office.do("hsr", "show", "stand-by").output
+    [change] = office.did("hsr", "test", "stand-by", "--every", "daily")
+    assert (change["before"], change["after"]) == ("weekly, with a start to 'login:'", "daily")
+    assert office.did("hsr", "test", "stand-by", "--every", "daily") == []
+    office.home.lose_catalogue()
+    office.home.settle()
+    assert (office.shown()["test"], office.shown()["test_boot"]) == ("daily", False)
+    office.did("hsr", "test", "stand-by", "--every", "never")
+    office.home.settle()
+    assert office.row().next_test_at is None
+
+
+def test_what_says_no_test_is_refused(office: Office):
+    office.begin()
+    assert "'hourly' is not one of" in office.refused("hsr", "test", "stand-by", "--every", "hourly")
+    assert "not how often" in office.refused("hsr", "test", "stand-by", "--every", "never", "--boot")
+    refused = office.refused("hsr", "test", "stand-by", "--every", "daily", "--marker", "up")
+    assert "where a point is started" in refused
+    for marker in ("", "a\nb", "x" * 201):
+        refused = office.refused("hsr", "test", "stand-by", "--every", "daily", "--boot", "--marker", marker)
+        assert "is no marker" in refused
+    assert "no HeadStart job" in office.refused("hsr", "test", "other", "--every", "daily")
+    assert office.shown()["test"] == "never"

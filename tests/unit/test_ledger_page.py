@@ -16,6 +16,7 @@ from storage.ledger_entries import (
     KEPT_FOR,
     HoldEntry,
     ReporterEntry,
+    RestoreTestEntry,
     SeenEntry,
     SightEntry,
     TombstoneEntry,
@@ -23,7 +24,7 @@ from storage.ledger_entries import (
 from storage.own_folder import OWN_NAME
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
-KINDS = (HoldEntry, TombstoneEntry, SeenEntry, SightEntry, ReporterEntry)
+KINDS = (HoldEntry, TombstoneEntry, SeenEntry, SightEntry, ReporterEntry, RestoreTestEntry)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,81 @@
+"""The options by which commands are told how the disks of a HeadStart job are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar, cast
+
+import click
+
+from policies.errors import ConfigurationError
+from policies.restore_tests import MARKER_MAX, RestoreTesting, Rhythm
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def testing_options(prefix: str, rhythm: str, *, required: bool) -> Callable[[_Command], _Command]:
+    """Add options to a command, which gets `testing`.
+
+    Args:
+        prefix: of the names of those that say how: "test-" for `--test-boot` and `--test-marker`.
+        rhythm: name of the one that says how often.
+        required: whether that has to be given; never, if it is not.
+    """
+
+    def add(command: _Command) -> _Command:
+        @wraps(command)
+        def gathered(*, rhythm: str, starts: bool, marker: str | None, **others: object) -> None:
+            command(testing=_checked(rhythm, marker, starts=starts), **others)
+
+        options = (
+            click.option(
+                rhythm,
+                "rhythm",
+                type=click.Choice([word.value for word in Rhythm]),
+                required=required,
+                default=None if required else Rhythm.NEVER.value,
+                show_default=not required,
+                help="How often a restore of the point where a disk stands is tested.",
+            ),
+            click.option(
+                f"--{prefix}boot",
+                "starts",
+                is_flag=True,
+                help="In a test, start it, too, on a machine without a network.",
+            ),
+            click.option(
+                f"--{prefix}marker",
+                "marker",
+                metavar="WORDS",
+                help="On its serial console: they say that it is up.",
+            ),
+        )
+        made = cast("_Command", gathered)
+        for option in reversed(options):
+            made = option(made)
+        return made
+
+    return add
+
+
+def _checked(rhythm: str, marker: str | None, *, starts: bool) -> RestoreTesting:
+    """Read what was typed in.
+
+    Raises:
+        ConfigurationError: it does not go together, or the marker cannot be one.
+    """
+    wanted = RestoreTesting(Rhythm(rhythm), starts, marker)
+    if wanted.rhythm is Rhythm.NEVER and (starts or marker is not None):
+        raise ConfigurationError("how to test is said, and not how often", path="the command line")
+    if marker is None:
+        return wanted
+    if not starts:
+        raise ConfigurationError("a marker is waited for where a point is started", path="the command line")
+    if not marker.strip() or len(marker) > MARKER_MAX or not marker.isprintable():
+        raise ConfigurationError(
+            f"{marker!r} is no marker",
+            path="the command line",
+            expected=f"1 to {MARKER_MAX} letters that can be seen",
+        )
+    return wanted

@@ -270,7 +270,7 @@ def _give_slots(blocks: np.ndarray[tuple[int], np.dtype[np.int64]], state: MapSt
     fits = bool((blocks < len(state.used)).all()) and not (state.used[blocks] >= 0).any()
     if fits:
         state.used[blocks] = slots
-        fits = bool((state.used[blocks] == slots).all())  # of a block that is named twice, the last slot stays
+        fits = bool((state.used[blocks] == slots).all())  # a block that is named twice has its last slot
     if not fits:
         raise FormatError(
             "the map gives a block two slots, or names one that is none",

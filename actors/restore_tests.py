@@ -261,6 +261,7 @@ def _order(session: Session, due: _Due, chain: Chain, point: Point, images: list
         starts=job.test_starts,
         insists=len(disks_of_job(session, job.id)) == 1,
         marker=job.test_marker,
+        bus=job.test_bus,
         shot=f"{point.id.hex()}-{job.uid[:8]}.png",
     )
 
@@ -307,7 +308,7 @@ def _carry_out(context: AgentContext, task: _Task) -> None:
                 answer = _tested(context, task)
             problem = None if answer.lacking is None else f"cannot be tested here: {answer.lacking}"
         except (ConfigurationError, PasswordError) as error:
-            hint = f" {error.hint}" if error.hint else ""
+            hint = f". {error.hint}" if error.hint else ""
             problem = f"cannot be tested here: {error}{hint}"
         persist(context, lambda session: _record(context, session, task, answer, problem))
         trial.done = True

@@ -139,6 +139,7 @@ def disk_fields(line: DiskLine) -> dict[str, object]:
         "test": line.job.test_rhythm.value,
         "test_boot": line.job.test_starts,
         "test_marker": line.job.test_marker,
+        "test_bus": line.job.test_bus,
         "test_problem": disk.test_problem,
         "tested": tested_fields(line.tested),
     }

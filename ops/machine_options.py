@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
-_BUSES = ("sata", "virtio", "scsi", "nvme", "ide")
+BUSES = ("sata", "virtio", "scsi", "nvme", "ide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def machine_options(command: _Command) -> _Command:
         click.option("--processors", type=click.IntRange(1, 255), default=2, help="2 if not given."),
         click.option(
             "--bus",
-            type=click.Choice(_BUSES),
+            type=click.Choice(BUSES),
             default="sata",
             help="What the disk hangs on: the guest needs a driver for it. sata if not given.",
         ),

@@ -1,7 +1,7 @@
 """A process that tests one restore for the agent, and says what it found.
 
 It is told what to do on its standard input, since a password may be in that, and answers on its standard output: one
-JSON object each. It takes what processor time nobody else wants. All that it starts ends with it.
+JSON object each. It is less urgent than the agent's other work. All that it starts ends with it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from hsr.testing_restore.order import Order, pack_error
+from hsr.testing_restore.order import Order
 from ops.interruption import Interruption
 from ops.logs import set_up_logging
 from ops.machine_options import MachineWishes, disk_and_machine
 from ops.tether import tethered
 from policies.errors import FormatError, PasswordError, RollforwardError
+from policies.packed_errors import pack_error
 from storage.secrecy import leave_no_dumps
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ _log = structlog.get_logger("restore test")
 
 _MEMORY_MIB: Final = 2048
 _PROCESSORS: Final = 2
-_LEAST_URGENT: Final = 19
+_LESS_URGENT: Final = 5
+"""By so much, as `nice` counts: with less of the processors a guest that starts well might be found late."""
 
 
 def main() -> None:
     """Do as the order says, and answer."""
     leave_no_dumps()
-    os.nice(_LEAST_URGENT)
+    os.nice(_LESS_URGENT)
     set_up_logging("json", stream=sys.stderr)
     order = Order.unpacked(json.load(sys.stdin))
     with Interruption():
@@ -76,13 +78,15 @@ def _tested(order: Order) -> RestoreTest:
     with PointReader(order.images, default_cache_bytes(), key=_key(order)) as reader:
         _refuse_others(reader, order)
         file_systems = check_file_systems(reader, tethered)
-        start, failure = None, None
-        if order.starts and (order.insists or _says_that_it_starts(reader)):
-            wishes = MachineWishes(order.wrap, _MEMORY_MIB, _PROCESSORS, "sata", None, None)
+        start, failure, why_not = None, None, None
+        if order.starts and not order.insists and not _says_that_it_starts(reader):
+            why_not = "nothing says that it starts"
+        elif order.starts:
+            wishes = MachineWishes(order.wrap, _MEMORY_MIB, _PROCESSORS, order.bus, None, None)
             disk, machine = disk_and_machine(reader, wishes)
             start, failure = start_and_look(disk, machine, Waiting(order.marker), tethered)
     damage = None if failure is None else str(failure)
-    return RestoreTest(order.point_id, tested_at, file_systems, start, damage)
+    return RestoreTest(order.point_id, tested_at, file_systems, start, damage, why_not)
 
 
 def _refuse_others(reader: PointReader, order: Order) -> None:

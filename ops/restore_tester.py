@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from hsr.testing_restore.order import Answer, Order, unpack_error
+from hsr.testing_restore.order import Answer, Order
 from ops.tether import tethered
 from policies.errors import RestoreError, StorageError
+from policies.packed_errors import unpack_error
 from policies.restore_tests import Verdict
 from storage.ledger_entries import KEPT_FOR
 from storage.scratch import runtime_folder, sweep_scratch

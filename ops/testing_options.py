@@ -8,8 +8,9 @@ from typing import TypeVar, cast
 
 import click
 
+from ops.machine_options import BUSES
 from policies.errors import ConfigurationError
-from policies.restore_tests import MARKER_MAX, RestoreTesting, Rhythm
+from policies.restore_tests import MARKER_MAX, SATA, RestoreTesting, Rhythm
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -18,15 +19,17 @@ def testing_options(prefix: str, rhythm: str, *, required: bool) -> Callable[[_C
     """Add options to a command, which gets `testing`.
 
     Args:
-        prefix: of the names of those that say how: "test-" for `--test-boot` and `--test-marker`.
+        prefix: of the names of those that say how: "test-" for `--test-boot` and the like.
         rhythm: name of the one that says how often.
         required: whether that has to be given; never, if it is not.
     """
 
     def add(command: _Command) -> _Command:
         @wraps(command)
-        def gathered(*, rhythm: str, starts: bool, marker: str | None, **others: object) -> None:
-            command(testing=_checked(rhythm, marker, starts=starts), **others)
+        def gathered(
+            *, rhythm: str, starts: bool, marker: str | None, bus: str | None, **others: object
+        ) -> None:
+            command(testing=_checked(rhythm, marker, bus, starts=starts), **others)
 
         options = (
             click.option(
@@ -50,6 +53,12 @@ def testing_options(prefix: str, rhythm: str, *, required: bool) -> Callable[[_C
                 metavar="WORDS",
                 help="On its serial console: they say that it is up.",
             ),
+            click.option(
+                f"--{prefix}bus",
+                "bus",
+                type=click.Choice(BUSES),
+                help=f"What its disk hangs on; {SATA} if not given.",
+            ),
         )
         made = cast("_Command", gathered)
         for option in reversed(options):
@@ -59,19 +68,19 @@ def testing_options(prefix: str, rhythm: str, *, required: bool) -> Callable[[_C
     return add
 
 
-def _checked(rhythm: str, marker: str | None, *, starts: bool) -> RestoreTesting:
+def _checked(rhythm: str, marker: str | None, bus: str | None, *, starts: bool) -> RestoreTesting:
     """Read what was typed in.
 
     Raises:
         ConfigurationError: it does not go together, or the marker cannot be one.
     """
-    wanted = RestoreTesting(Rhythm(rhythm), starts, marker)
-    if wanted.rhythm is Rhythm.NEVER and (starts or marker is not None):
+    wanted = RestoreTesting(Rhythm(rhythm), starts, marker, bus or SATA)
+    if wanted.rhythm is Rhythm.NEVER and (starts or marker is not None or bus is not None):
         raise ConfigurationError("how to test is said, and not how often", path="the command line")
+    if not starts and (marker is not None or bus is not None):
+        raise ConfigurationError("marker and bus are for a point that is started", path="the command line")
     if marker is None:
         return wanted
-    if not starts:
-        raise ConfigurationError("a marker is waited for where a point is started", path="the command line")
     if not marker.strip() or len(marker) > MARKER_MAX or not marker.isprintable():
         raise ConfigurationError(
             f"{marker!r} is no marker",

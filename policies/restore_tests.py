@@ -15,6 +15,9 @@ from typing import Final
 from policies.calendar import PeriodEnds
 from policies.control import Control
 
+SATA: Final = "sata"
+"""What the disk of a point that is started hangs on, if nothing else is said."""
+
 MARKER_MAX: Final = 200
 """Longest marker, in letters."""
 
@@ -47,11 +50,13 @@ class RestoreTesting:
         rhythm: how often.
         starts: whether the point is started, too.
         marker: words on its serial console that say that it is up; None to wait for its screen to settle.
+        bus: what its disk hangs on, as `hsr.booting.machine.Bus` names it.
     """
 
     rhythm: Rhythm = Rhythm.NEVER
     starts: bool = False
     marker: str | None = None
+    bus: str = SATA
 
     @property
     def words(self) -> str:
@@ -59,6 +64,7 @@ class RestoreTesting:
         if self.rhythm is Rhythm.NEVER:
             return "never"
         how = ", with a start" if self.starts else ""
+        how += f" from {self.bus}" if self.bus != SATA else ""
         return f"{self.rhythm.value}{how}" + ("" if self.marker is None else f" to {self.marker!r}")
 
 

@@ -60,6 +60,7 @@ class JobNote:
     test_rhythm: str = "never"
     test_starts: bool = False
     test_marker: str | None = None
+    test_bus: str = "sata"
 
 
 def write_job_note(folder: Path, note: JobNote) -> None:
@@ -157,6 +158,7 @@ def _is_plain(note: JobNote) -> bool:
         note.location.path,
         note.location.address,
         note.test_rhythm,
+        note.test_bus,
     )
     perhaps = (note.password, note.location.credentials, note.test_marker)
     return (

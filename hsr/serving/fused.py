@@ -7,6 +7,7 @@ FOLDER/partition.raw    a stretch of it, if one is asked for
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 import signal
@@ -22,6 +23,7 @@ import structlog
 from hsr.serving.readable import Readable
 from hsr.serving.tools import run_tool, tool
 from policies.errors import ConfigurationError, RollforwardError
+from policies.packed_errors import pack_error, unpack_error
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -74,11 +76,14 @@ class FusedPoint:
         self.folder = folder
         lifeline_end, self._lifeline = os.pipe()
         ready, ready_end = os.pipe()
+        self._failed = os.memfd_create("rollforward-fused")
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._lifeline)
             os.close(ready)
-            _serve_in_child(reader, folder, parts, time_s, lifeline_end, ready_end, clear)
+            _serve_in_child(
+                _Files(reader, parts, time_s, ready_end, self._failed), folder, lifeline_end, clear
+            )
         os.close(lifeline_end)
         os.close(ready_end)
         is_ready = os.read(ready, 1) == _READY
@@ -100,11 +105,18 @@ class FusedPoint:
             return
         unmount_fuse(self.folder)
         os.close(self._lifeline)
+        os.close(self._failed)
         self._lifeline = -1
         child = os.pidfd_open(self.pid)
         if select.select([child], [], [], _ENDS_S)[0]:
             os.waitpid(self.pid, 0)
         os.close(child)
+
+    @property
+    def failure(self) -> RollforwardError | None:
+        """The first error that reading the images met, until it is closed; who reads the files learns no details."""
+        size = os.fstat(self._failed).st_size
+        return unpack_error(json.loads(os.pread(self._failed, size, 0))) if size else None
 
     def __enter__(self) -> FusedPoint:
         return self
@@ -139,15 +151,7 @@ def _load_fuse() -> Any:
     return mfusepy
 
 
-def _serve_in_child(
-    reader: Readable,
-    folder: Path,
-    parts: Mapping[str, Part],
-    time_s: float,
-    lifeline: int,
-    ready: int,
-    clear: Callable[[], None] | None,
-) -> None:
+def _serve_in_child(files: _Files, folder: Path, lifeline: int, clear: Callable[[], None] | None) -> None:
     """Serve until unmounted; never returns."""
     code = 1
     try:
@@ -164,7 +168,6 @@ def _serve_in_child(
 
         threading.Thread(target=watch, daemon=True).start()
         fuse = _load_fuse()
-        files = _Files(reader, parts, time_s, ready)
         fuse.FUSE(files, str(folder), foreground=True, ro=True, fsname="rollforward", kernel_cache=True)
         code = 0
     except RuntimeError:  # what mfusepy raises where it cannot mount; the parent says it
@@ -178,11 +181,15 @@ class _Files:
 
     use_ns = True
 
-    def __init__(self, reader: Readable, parts: Mapping[str, Part], time_s: float, ready: int) -> None:
+    def __init__(
+        self, reader: Readable, parts: Mapping[str, Part], time_s: float, ready: int, failed: int
+    ) -> None:
         self._reader = reader
         self._parts = {f"/{name}": part for name, part in parts.items()}
         self._time_ns = int(time_s * 1e9)
         self._ready = ready
+        self._failed = failed
+        self._lock = threading.Lock()
         self._told: set[tuple[str | None, int | None]] = set()
 
     def init(self, path: str) -> None:
@@ -221,6 +228,10 @@ class _Files:
 
     def _tell(self, error: RollforwardError) -> None:
         place = (error.path, error.offset)
-        if place not in self._told:
+        with self._lock:
+            is_first, is_new = not self._told, place not in self._told
             self._told.add(place)
+        if is_first:
+            os.write(self._failed, json.dumps(pack_error(error)).encode())
+        if is_new:
             _log.error("read_failed", path=error.path, offset=error.offset, text=str(error))

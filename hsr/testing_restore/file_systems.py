@@ -85,7 +85,7 @@ def check_file_systems(reader: PointReader, tethered: Tether) -> tuple[FileSyste
     with scratch_folder("check") as folder:
         shown = folder / "shown"
         shown.mkdir()
-        with FusedPoint(reader, shown, parts, 0.0), served_in_background(reader, "check") as served:
+        with FusedPoint(reader, shown, parts, 0.0) as fused, served_in_background(reader, "check") as served:
 
             def check(stretch: _Stretch) -> FileSystemCheck:
                 @contextmanager
@@ -96,8 +96,9 @@ def check_file_systems(reader: PointReader, tethered: Tether) -> tuple[FileSyste
                 return _checked(stretch, shown / _name(stretch), _Means(writable, tethered))
 
             found = tuple(check(stretch) for stretch in stretches)
-        if served.failure is not None:
-            raise served.failure
+            failure = served.failure or fused.failure
+        if failure is not None:
+            raise failure
         return found
 
 
@@ -127,7 +128,7 @@ def _checked(stretch: _Stretch, file: Path, means: _Means) -> FileSystemCheck:
         try:
             verdict, words = checker(stretch, file, means)
         except ConfigurationError as error:
-            verdict, words, is_lacking = Verdict.UNCLEAR, f"{error} {error.hint or ''}".strip(), True
+            verdict, words, is_lacking = Verdict.UNCLEAR, f"{error}. {error.hint or ''}".strip(), True
     seconds = time.monotonic() - begin
     return FileSystemCheck(stretch.partition, stretch.contents.value, verdict, words, seconds, is_lacking)
 

@@ -9,19 +9,9 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from policies.errors import (
-    ChainError,
-    ConfigurationError,
-    FormatError,
-    PasswordError,
-    RestoreError,
-    RollforwardError,
-    SourceError,
-    StorageError,
-)
-from policies.restore_tests import Verdict
+from policies.restore_tests import SATA, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +29,7 @@ class Order:
         starts: whether it is started, if anything says that it starts.
         insists: whether it is started whatever says so.
         marker: words on its serial console that say that it is up; None to wait for its screen to settle.
+        bus: what its disk hangs on.
         shot: name of the file for its last screen.
     """
 
@@ -52,6 +43,7 @@ class Order:
     starts: bool = False
     insists: bool = False
     marker: str | None = None
+    bus: str = SATA
     shot: str = "screen.png"
 
     def packed(self) -> dict[str, object]:
@@ -67,6 +59,7 @@ class Order:
             "starts": self.starts,
             "insists": self.insists,
             "marker": self.marker,
+            "bus": self.bus,
             "shot": self.shot,
         }
 
@@ -108,27 +101,3 @@ class Answer:
 
 Tester = Callable[[Order, Callable[[], bool]], "Answer | None"]
 """Tests a point, asking now and then whether to stop; None if it did. Raises what stands in the way of a test."""
-
-_ERRORS: Final[Mapping[str, type[RollforwardError]]] = {
-    "configuration": ConfigurationError,
-    "password": PasswordError,
-    "format": FormatError,
-    "chain": ChainError,
-    "storage": StorageError,
-    "source": SourceError,
-    "restore": RestoreError,
-}
-
-
-def pack_error(error: RollforwardError) -> dict[str, str | None]:
-    """Write what stood in the way as JSON values."""
-    kind = next((word for word, kind in _ERRORS.items() if isinstance(error, kind)), "restore")
-    return {"kind": kind, "reason": error.reason, "path": error.path, "hint": error.hint}
-
-
-def unpack_error(packed: Mapping[str, str | None]) -> RollforwardError:
-    """Read what `pack_error` wrote."""
-    kind = _ERRORS.get(packed.get("kind") or "", RestoreError)
-    return kind(
-        packed.get("reason") or "no reason is known", path=packed.get("path"), hint=packed.get("hint")
-    )

@@ -102,6 +102,7 @@ class RestoreTest:
         file_systems: what was found of each.
         start: what was found when it was started; None if it was not.
         damage: the first error that reading the images met; None if none did.
+        why_not_started: why it was not started, though that was asked for; None if it was, or nobody asked.
     """
 
     point_id: bytes
@@ -109,6 +110,7 @@ class RestoreTest:
     file_systems: tuple[FileSystemCheck, ...]
     start: StartCheck | None
     damage: str | None
+    why_not_started: str | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -127,6 +129,7 @@ class RestoreTest:
         """Say what was found, on one line."""
         parts = [check.summary for check in self.file_systems] or ["no file system"]
         parts += [] if self.start is None else [self.start.summary]
+        parts += [] if self.why_not_started is None else [f"not started: {self.why_not_started}"]
         parts += [] if self.damage is None else [self.damage]
         return "; ".join(parts)
 

@@ -115,7 +115,8 @@ def new_disk(job: HeadStartJob, volume: str, file_name: str) -> HeadStartDisk:
 
 def set_testing(job: HeadStartJob, testing: RestoreTesting) -> None:
     """Say how the disks of a job are tested; those that are there are to be looked at (`make_job_due`)."""
-    job.test_rhythm, job.test_starts, job.test_marker = testing.rhythm, testing.starts, testing.marker
+    job.test_rhythm, job.test_starts = testing.rhythm, testing.starts
+    job.test_marker, job.test_bus = testing.marker, testing.bus
 
 
 def all_jobs(session: Session) -> list[HeadStartJob]:

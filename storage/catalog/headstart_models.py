@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import JSON
 
 from policies.headstart import DiskState
-from policies.restore_tests import RestoreTesting, Rhythm, Verdict
+from policies.restore_tests import SATA, RestoreTesting, Rhythm, Verdict
 from storage.catalog.memory_models import PackedPoint
 from storage.catalog.models import Model, word_column
 
@@ -76,6 +76,7 @@ class HeadStartJob(Model):
         test_rhythm: how often its disks are tested.
         test_starts: whether the point is started, too.
         test_marker: words that say that it is up; None to wait for its screen to settle.
+        test_bus: what its disk hangs on.
     """
 
     __tablename__ = "headstart_job"
@@ -95,11 +96,12 @@ class HeadStartJob(Model):
     test_rhythm: Mapped[Rhythm] = mapped_column(word_column(Rhythm), default=Rhythm.NEVER)
     test_starts: Mapped[bool] = mapped_column(default=False)
     test_marker: Mapped[str | None]
+    test_bus: Mapped[str] = mapped_column(default=SATA)
 
     @property
     def testing(self) -> RestoreTesting:
         """How its disks are tested."""
-        return RestoreTesting(self.test_rhythm, self.test_starts, self.test_marker)
+        return RestoreTesting(self.test_rhythm, self.test_starts, self.test_marker, self.test_bus)
 
 
 class HeadStartDisk(Model):

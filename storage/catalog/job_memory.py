@@ -40,6 +40,7 @@ def note_of(session: Session, job: HeadStartJob) -> JobNote:
         test_rhythm=job.test_rhythm.value,
         test_starts=job.test_starts,
         test_marker=job.test_marker,
+        test_bus=job.test_bus,
     )
 
 
@@ -82,7 +83,7 @@ def _take_in(session: Session, folder_id: int, note: JobNote, now: datetime) -> 
     try:
         added_at = datetime.fromisoformat(note.added_at)
         state, kind = JobState(note.state), LocationKind(note.location.kind)
-        testing = RestoreTesting(Rhythm(note.test_rhythm), note.test_starts, note.test_marker)
+        testing = RestoreTesting(Rhythm(note.test_rhythm), note.test_starts, note.test_marker, note.test_bus)
     except ValueError:
         return False
     name = _free_name(session, note)

@@ -327,6 +327,9 @@ def test_how_a_job_is_tested_is_saved_shown_and_changed(office: Office):
     assert (shown["test"], shown["test_boot"], shown["test_marker"]) == ("weekly", True, "login:")
     assert shown["tested"] is None
     assert "tests      weekly, with a start to 'login:'" in office.do("hsr", "show", "stand-by").output
+    office.did("hsr", "test", "stand-by", "--every", "monthly", "--boot", "--bus", "virtio")
+    assert "tests      monthly, with a start from virtio" in office.do("hsr", "show", "stand-by").output
+    office.did("hsr", "test", "stand-by", "--every", "weekly", "--boot", "--marker", "login:")
     [change] = office.did("hsr", "test", "stand-by", "--every", "daily")
     assert (change["before"], change["after"]) == ("weekly, with a start to 'login:'", "daily")
     assert office.did("hsr", "test", "stand-by", "--every", "daily") == []
@@ -343,7 +346,7 @@ def test_what_says_no_test_is_refused(office: Office):
     assert "'hourly' is not one of" in office.refused("hsr", "test", "stand-by", "--every", "hourly")
     assert "not how often" in office.refused("hsr", "test", "stand-by", "--every", "never", "--boot")
     refused = office.refused("hsr", "test", "stand-by", "--every", "daily", "--marker", "up")
-    assert "where a point is started" in refused
+    assert "for a point that is started" in refused
     for marker in ("", "a\nb", "x" * 201):
         refused = office.refused("hsr", "test", "stand-by", "--every", "daily", "--boot", "--marker", marker)
         assert "is no marker" in refused

@@ -79,7 +79,7 @@ def test_a_point_is_tested_each_day_and_the_result_stands_on_it(agent: AgentRun,
     add_job(agent, "--test", "daily")
     assert (shown(agent)["test"], shown(agent)["tested"]) == ("daily", None)
     agent.clock.set(NOON + DAY)
-    wait_for(lambda: shown(agent)["tested"], "the test")
+    wait_for(lambda: agent.events(EventKind.RESTORE_TESTED), "the test")
     tested = shown(agent)["tested"]
     assert (tested["verdict"], tested["number"], tested["words"]) == ("good", 0, "volume: ext4 good")
     assert tested["found"]["file_systems"][0]["contents"] == "ext4"

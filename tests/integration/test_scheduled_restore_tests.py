@@ -176,7 +176,7 @@ def test_what_is_not_installed_is_said_once_and_tried_again_each_day(
     begin(standby, Rhythm.MONTHLY)
     standby.home.now = datetime(2026, 4, 1, 8, tzinfo=UTC)
     standby.home.settle()
-    assert standby.row().test_problem == "cannot be tested here: qemu-img is not installed Install it."
+    assert standby.row().test_problem == "cannot be tested here: qemu-img is not installed. Install it."
     assert laboratory.count == 1
     assert not troubled(standby)
     for _ in range(3):

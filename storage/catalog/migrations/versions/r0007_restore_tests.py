@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("test_rhythm", sa.String(24), nullable=False, server_default="never"),
         sa.Column("test_starts", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("test_marker", sa.String()),
+        sa.Column("test_bus", sa.String(), nullable=False, server_default="sata"),
     ]
     for column in job:
         op.add_column("headstart_job", column)

@@ -1,0 +1,257 @@
+"""A restore is tested in a process of its own: what it finds, what stands in its way, what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hsr.testing_restore.order import Order
+from ops.restore_tester import SHOTS, ChildTester, sweep_tests
+from policies.errors import (
+    ConfigurationError,
+    DigestMismatchError,
+    FormatError,
+    PasswordError,
+    RestoreError,
+    RollforwardError,
+    StorageError,
+)
+from policies.packed_errors import pack_error, unpack_error
+from policies.restore_tests import Verdict
+from storage.chain import load_chain
+from storage.image import ImageReader
+from storage.ledger_entries import KEPT_FOR
+from storage.mounts import mounts
+from tests.checks.serving import BOOT_SECTOR
+from tests.commands import run, tool
+from tests.unit.tiny import Password, TinyVolume
+from tests.waiting import wait_for
+
+MIB = 1 << 20
+
+pytestmark = pytest.mark.skipif(
+    not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="FUSE cannot be used here"
+)
+
+
+def order_of(volume: TinyVolume, **wishes: object) -> Order:
+    chain = load_chain(volume.folder, volume.name)
+    point = chain.newest()
+    images = chain.path_to(point)
+    roots = []
+    for path in images:
+        with ImageReader(path) as image:
+            roots.append(image.root)
+    order = Order(images, tuple(roots), point.id, volume.name, 1)
+    return replace(order, **wishes)  # type: ignore[arg-type]
+
+
+def never() -> bool:
+    return False
+
+
+def make_file_system(volume: TinyVolume) -> TinyVolume:
+    volume.resize(8 * MIB)
+    run("mkfs.ext4", "-q", "-F", "-d", "/usr/share/doc/e2fsprogs", str(volume.raw))
+    volume.capture()
+    return volume
+
+
+@pytest.fixture
+def ext4(tiny: TinyVolume) -> TinyVolume:
+    return make_file_system(tiny)
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where scratch folders of tests lie."""
+    folder = tmp_path / "room"
+    folder.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def tester(tmp_path: Path) -> ChildTester:
+    return ChildTester(tmp_path / "state")
+
+
+def have_only(folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have no other programs installed than these."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).symlink_to(tool(name))
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def hang(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have file systems checked for ever; return a file that says which process is at it."""
+    folder.mkdir()
+    busy = folder / "busy"
+    (folder / "e2fsck").write_text(f"#!/bin/sh\necho $$ > {busy}\nexec sleep 60\n")
+    (folder / "e2fsck").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return busy
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()
+
+
+def put_shots(folder: Path) -> None:
+    """Leave a screenshot that nobody knows of any more, and a newer one."""
+    folder.mkdir(parents=True)
+    for name, age_s in (("old.png", KEPT_FOR.total_seconds() + 60), ("new.png", 3600)):
+        (folder / name).touch()
+        moment = (folder / name).stat().st_mtime - age_s
+        os.utime(folder / name, (moment, moment))
+
+
+def test_a_whole_file_system_and_a_start(ext4: TinyVolume, tester: ChildTester, room: Path, tmp_path: Path):
+    ext4.put(0, BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa")
+    ext4.capture()
+    order = order_of(ext4, starts=True, marker="from a backup", shot="shot.png")
+    put_shots(tmp_path / "state" / SHOTS)
+    answer = tester(order, never)
+    assert answer is not None
+    assert (answer.verdict, answer.lacking) == (Verdict.GOOD, None)
+    assert re.fullmatch(r"volume: ext4 good; start: said its words, [0-9.]+ s, by (tcg|kvm)", answer.words)
+    shot = tmp_path / "state" / SHOTS / "shot.png"
+    assert answer.screenshot == str(shot)
+    assert shot.read_bytes()[:4] == b"\x89PNG"
+    assert sorted(path.name for path in shot.parent.iterdir()) == ["new.png", "shot.png"]
+    assert answer.seconds > 0
+    assert list(room.iterdir()) == []
+
+
+def test_what_says_nowhere_that_it_starts_is_started_only_if_that_is_asked(
+    ext4: TinyVolume, tester: ChildTester
+):
+    passed_over = tester(order_of(ext4, starts=True), never)
+    assert passed_over is not None
+    assert (passed_over.verdict, passed_over.words) == (
+        Verdict.GOOD,
+        "volume: ext4 good; not started: nothing says that it starts",
+    )
+    insisted = tester(order_of(ext4, starts=True, insists=True), never)
+    assert insisted is not None
+    assert insisted.verdict is Verdict.BAD
+    assert "start: nothing starts" in insisted.words
+
+
+def test_an_encrypted_point_takes_the_password(quick_path: Path, tester: ChildTester):
+    volume = make_file_system(TinyVolume(quick_path / "secret", password=Password(b"horse")))
+    answer = tester(order_of(volume, password=b"horse"), never)
+    assert answer is not None
+    assert answer.verdict is Verdict.GOOD
+    with pytest.raises(PasswordError, match="the job has no password"):
+        tester(order_of(volume), never)
+
+
+def test_another_image_than_the_one_that_was_verified_is_refused(ext4: TinyVolume, tester: ChildTester):
+    order = order_of(ext4)
+    with pytest.raises(FormatError, match="not the image that was verified") as caught:
+        tester(replace(order, roots=(bytes(32),)), never)
+    assert caught.value.path == str(order.images[0])
+    with pytest.raises(FormatError, match="another point"):
+        tester(replace(order, point_id=bytes(16)), never)
+
+
+def test_a_damaged_image_is_named(ext4: TinyVolume, tester: ChildTester):
+    order = order_of(ext4)
+    with order.images[0].open("r+b") as file:
+        file.seek(1024)  # in a frame that the check reads
+        file.write(os.urandom(600))
+    with pytest.raises(FormatError) as caught:
+        tester(order, never)
+    assert caught.value.path == str(order.images[0])
+
+
+def test_a_program_that_is_missing_is_named(
+    ext4: TinyVolume, tester: ChildTester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    have_only(tmp_path / "programs", monkeypatch, "e2fsck", "fusermount3")
+    with pytest.raises(ConfigurationError, match=r"qemu-\S+ is not installed") as caught:
+        tester(order_of(ext4, starts=True, insists=True), never)
+    assert "Debian" in (caught.value.hint or "")
+    with ext4.raw.open("r+b") as file:  # it was in use
+        file.seek(1024 + 0x60)
+        flags = int.from_bytes(file.read(4), "little") | 0x4
+        file.seek(1024 + 0x60)
+        file.write(flags.to_bytes(4, "little"))
+    ext4.capture()
+    answer = tester(order_of(ext4), never)
+    assert answer is not None
+    assert answer.verdict is Verdict.UNCLEAR
+    assert re.match(r"qemu-\S+ is not installed\. Install it", answer.lacking or "")
+
+
+def leave(busy: Path) -> Callable[[], bool]:
+    return lambda: busy.exists() and bool(busy.read_text().strip())
+
+
+def test_a_test_that_is_stopped_or_takes_too_long_leaves_nothing(
+    ext4: TinyVolume, tester: ChildTester, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    busy = hang(tmp_path / "programs", monkeypatch)
+    assert tester(order_of(ext4), leave(busy)) is None
+    assert list(room.iterdir()) == []
+    wait_for(lambda: not is_there(int(busy.read_text())), "the end of the check")
+    busy.unlink()
+    with pytest.raises(RestoreError, match="took longer"):
+        ChildTester(tmp_path / "state", limit_s=0.1)(order_of(ext4), never)
+    wait_for(lambda: list(room.iterdir()) == [], "all of it to go")
+
+
+def test_a_test_that_is_killed_leaves_what_the_next_worker_sweeps_away(
+    ext4: TinyVolume, tester: ChildTester, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(room))
+    busy = hang(tmp_path / "programs", monkeypatch)
+
+    def kill() -> bool:
+        if busy.exists() and busy.read_text().strip():
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+        return False
+
+    with pytest.raises(RestoreError, match="was killed by signal 9, and did not say"):
+        tester(order_of(ext4), kill)
+    wait_for(lambda: not is_there(int(busy.read_text())), "the end of the check")
+
+    def swept() -> bool:
+        sweep_tests()
+        return list(room.iterdir()) == [] and not any(room in mount.at.parents for mount in mounts())
+
+    wait_for(swept, "all of it to go")
+
+
+def children() -> list[int]:
+    """List the processes of this one that test a restore."""
+    found = []
+    for entry in Path("/proc/self/task").iterdir():
+        for pid in (entry / "children").read_text().split():
+            if b"ops.restore_child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (DigestMismatchError("bytes differ", path="/x", offset=3, expected=1, actual=2), FormatError),
+        (StorageError("does not answer", path="/x", hint="look"), StorageError),
+        (ConfigurationError("no"), ConfigurationError),
+        (RollforwardError("odd"), RestoreError),
+    ],
+)
+def test_errors_cross_over(error: RollforwardError, kind: type[RollforwardError]):
+    found = unpack_error(pack_error(error))
+    assert (type(found), str(found), found.path, found.hint) == (kind, str(error), error.path, error.hint)

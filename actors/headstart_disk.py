@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from actors.headstart_view import DiskView, image_paths
 from hsr.disks.form import DiskKind, Part, Stamp
-from hsr.rolling.cursor_file import Place
+from hsr.rolling.cursor_file import Phase, Place
 from hsr.rolling.disk import Rolled, RollingDisk, Stopping
 from hsr.wrapping.whole_disks import refuse_whole_disk, start_of_point
 from hsr.wrapping.wrapping import Wrap, Wrapping, wrapping_for
@@ -48,7 +48,7 @@ def bring_to_goal(
     """
     images = list(image_paths(view).values())[:count]
     key = key_for(seal, view.job, images)
-    if view.standing is None:
+    if view.standing is None or view.standing.phase is Phase.NEW:
         refuse_wrapped_disk(view, images, key)
     with opened_disk(view) as disk:
         return disk.apply(images, key=key, progress=progress, stopping=stopping)
@@ -82,27 +82,33 @@ def opened_disk(view: DiskView) -> RollingDisk:
     Crash: no disk, or one that is blank.
     """
     if view.standing is not None:
-        return RollingDisk.open(view.path)
+        return RollingDisk.open(view.path, side_folder=view.side_folder)
     if view.chain is None:
         raise ConfigurationError("no chain to build from is there", path=view.folder.path)
+    if view.side_folder is not None:
+        raise ConfigurationError("was not taken", path=str(view.path), hint="Say --fresh to have it taken.")
     make_place(view)
     return RollingDisk.begin(
         view.path,
         DiskKind(view.job.disk_kind),
-        place_of(view.job, _sizes(view)),
+        place_of(view.job, largest_volume(view)),
         job_uid=bytes.fromhex(view.job.uid),
         chain_id=view.chain.chain_uid,
     )
 
 
-def place_of(job: HeadStartJob, volume_bytes: int) -> Place:
+def place_of(job: HeadStartJob, volume_bytes: int, *, disk_bytes: int | None = None) -> Place:
     """Tell where a volume lies on its disk.
 
     Args:
         job: says what is put around it.
         volume_bytes: the largest size that it is known to have.
+        disk_bytes: size of the disk; None for just what it takes.
+
+    Raises:
+        ConfigurationError: the table around it cannot hold so much, or the disk does not.
     """
-    wrapping = wrapping_for(Wrap(job.wrap), volume_bytes)
+    wrapping = wrapping_for(Wrap(job.wrap), volume_bytes, disk_bytes=disk_bytes)
     return Place(wrapping.disk_bytes, wrapping.offset, volume_bytes, job.wrap)
 
 
@@ -138,14 +144,14 @@ def _metadata(view: DiskView, point: Point, key: ChainKey | None) -> Mapping[str
     return {}
 
 
-def _sizes(view: DiskView) -> int:
+def largest_volume(view: DiskView) -> int:
     """Tell the largest size of the volume up to the newest point that is known."""
     sizes = [point.volume_bytes for one in view.holdings if one.is_usable for point in one.span.covers]
     return max(sizes)
 
 
 def make_place(view: DiskView) -> None:
-    """Make the folder that a disk is to lie in, below a location that has to be there.
+    """Make the folder that a disk, or what tells of a device, is to lie in, below a location that has to be there.
 
     Raises:
         RestoreError: the location is out of reach, or refuses.
@@ -155,15 +161,16 @@ def make_place(view: DiskView) -> None:
         raise RestoreError(
             "no share is mounted there", path=str(location), hint="Mount it, then enable the job."
         )
+    home = (view.side_folder or view.path).parent
     try:
-        view.path.parent.relative_to(location)
+        home.relative_to(location)
         if not location.is_dir():
             raise RestoreError("is not there", path=str(location))
-        view.path.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
     except ValueError as error:
         raise ConfigurationError("does not lie in its location", path=str(view.path)) from error
     except OSError as error:
-        raise RestoreError(error.strerror or str(error), path=str(view.path.parent)) from error
+        raise RestoreError(error.strerror or str(error), path=str(home)) from error
 
 
 def _is_mounted(path: Path) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from actors.context import AgentContext
 from actors.headstart import (
@@ -27,7 +28,8 @@ from actors.headstart import (
 )
 from actors.headstart_disk import bring_to_goal, key_for, patches_of, place_of, refuse_wrapped_disk
 from actors.headstart_view import DiskView, disk_title, sent_to, view_of_disk
-from hsr.disks.form import DiskKind
+from hsr.disks.devices import look_anew
+from hsr.disks.form import DiskKind, Part
 from hsr.rolling.cursor_file import Phase
 from hsr.rolling.disk import (
     RollingDisk,
@@ -204,12 +206,13 @@ def finalize_disk(context: AgentContext, view: DiskView, point: Point) -> None:
 
     Crash: no disk, or the whole disk; finalizing again goes on.
     """
-    if is_ending(view):
-        finalize_at(view.path, point, keeps_end=True)
-    else:
-        with RollingDisk.open(view.path) as disk:
-            patches = patches_of(view, disk, point, _key(context, view))
-            disk.finalize(point, patches=patches, keeps_end=True)
+
+    def patches(disk: RollingDisk) -> list[Part]:
+        return patches_of(view, disk, point, _key(context, view))
+
+    finalize_at(view.path, point, patches=patches, keeps_end=True, side_folder=view.side_folder)
+    if view.side_folder is not None:
+        look_anew(view.path)
     with context.catalog.write() as session:
         row = lock_disk(session, view.disk.id)
         if row is not None:
@@ -229,7 +232,7 @@ def copy_disk(context: AgentContext, view: DiskView, point: Point, target: Path,
 
     Crash: the disk as it was; a copy that is no disk, which copying again replaces.
     """
-    with RollingDisk.open(view.path) as disk:
+    with RollingDisk.open(view.path, side_folder=view.side_folder) as disk:
         patches = patches_of(view, disk, point, _key(context, view))
         disk.copy_at(point, target, patches=patches, progress=progress, stopping=context.stopping.is_set)
     _note(context, view, f"copied as it was at point {point.number}, and finalized: {target}")
@@ -304,9 +307,10 @@ def _begun_at(view: DiskView, target: Path, point: Point) -> Iterator[RollingDis
         return
     if view.chain is None:
         raise ConfigurationError("no chain to build from is there", path=view.folder.path)
+    kind = DiskKind(view.job.disk_kind)
     with RollingDisk.begin(
         target,
-        DiskKind(view.job.disk_kind),
+        DiskKind.RAW if kind is DiskKind.DEVICE else kind,
         place_of(view.job, point.volume_bytes),
         job_uid=bytes.fromhex(view.job.uid),
         chain_id=view.chain.chain_uid,
@@ -331,13 +335,24 @@ def begin_anew(context: AgentContext, view: DiskView) -> Path | None:
         disk = lock_disk(session, view.disk.id)
         if disk is None:
             return aside
-        release_disk(session, view.job, disk, now=view.now)
-        disk.state, disk.reason, disk.due_since = DiskState.EMPTY, "to be built anew", None
-        disk.cursor, disk.target, disk.newest, disk.capacity_bytes = [], None, None, None
-        disk.is_begun, disk.chain_id, disk.base_number, disk.tried = False, None, None, ""
-        disk.next_due_at = AT_ONCE
+        forget_disk(session, view, disk)
         context.note(session, EventKind.STARTED, view.title, words, folder_id=view.folder.id)
     return aside
+
+
+def forget_disk(session: Session, view: DiskView, disk: HeadStartDisk) -> None:
+    """Have the catalogue know nothing of a disk any more: it is to be built anew.
+
+    Args:
+        session: of a write transaction.
+        view: the disk.
+        disk: its row, locked.
+    """
+    release_disk(session, view.job, disk, now=view.now)
+    disk.state, disk.reason, disk.due_since = DiskState.EMPTY, "to be built anew", None
+    disk.cursor, disk.target, disk.newest, disk.capacity_bytes = [], None, None, None
+    disk.is_begun, disk.chain_id, disk.base_number, disk.tried = False, None, None, ""
+    disk.next_due_at = AT_ONCE
 
 
 def start_over(view: DiskView) -> None:
@@ -349,14 +364,14 @@ def start_over(view: DiskView) -> None:
     Crash: the disk as it was, or one that has to be built: the agent does.
     """
     if view.standing is not None:
-        with RollingDisk.open(view.path) as disk:
+        with RollingDisk.open(view.path, side_folder=view.side_folder) as disk:
             disk.start_over()
 
 
 def discard_files(view: DiskView) -> Path | None:
     """Remove the files of a disk that is not finalized; if its cursor is damaged, set them aside.
 
-    A finalized disk stays where it is; only what says so is removed.
+    A finalized disk stays where it is, and only what says so is removed; a device stays as it is, too.
 
     Returns:
         The folder in which they were set aside; None if they were removed, or there are none.
@@ -367,17 +382,17 @@ def discard_files(view: DiskView) -> Path | None:
     Crash: the disk, or parts of it; the same again goes on.
     """
     try:
-        standing = read_standing(view.path)
+        standing = read_standing(view.path, side_folder=view.side_folder)
     except FormatError:
-        return set_damaged_aside(view.path, DiskKind(view.job.disk_kind))
+        return set_damaged_aside(view.path, DiskKind(view.job.disk_kind), side_folder=view.side_folder)
     is_ours = standing is not None and standing.job_uid.hex() == view.job.uid
     if standing is not None and standing.phase is Phase.FINALIZED:
         if is_ours:
-            forget_end(view.path)
+            forget_end(view.path, side_folder=view.side_folder)
     elif standing is not None:
         if not is_ours:
             raise ConfigurationError("belongs to another job", path=str(view.path))
-        discard(view.path)
+        discard(view.path, side_folder=view.side_folder)
     return None
 
 

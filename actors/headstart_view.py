@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 from actors.chain_view import may_be_worked_in
 from actors.context import AgentContext
 from actors.patience import patiently
+from hsr.disks.form import DiskKind
+from hsr.disks.side_files import SIDE_NAME
 from hsr.rolling.cursor_file import Phase, Standing
 from hsr.rolling.disk import read_standing
 from policies.cursor import Cursor, roll_on_path
@@ -61,6 +63,11 @@ class DiskView:
         return disk_path(self.location, self.job, self.disk)
 
     @property
+    def side_folder(self) -> Path | None:
+        """Where its side files are, if that is not beside it."""
+        return side_folder_of(self.location, self.job)
+
+    @property
     def title(self) -> str:
         """Which disk it is, for people."""
         return disk_title(self.job, self.disk)
@@ -79,6 +86,12 @@ class DiskView:
                 f"{span.name} {span.stored_bytes} {span.end.id.hex()}".encode(errors="surrogateescape")
             )
         return way.hexdigest()[:32]
+
+
+def side_folder_of(location: Location, job: HeadStartJob) -> Path | None:
+    """Return where the side files of a job's device are: at its location; None if its disks are files."""
+    is_device = job.disk_kind == DiskKind.DEVICE
+    return Path(location.path) / job.subfolder / SIDE_NAME if is_device else None
 
 
 def disk_title(job: HeadStartJob, disk: HeadStartDisk) -> str:
@@ -136,7 +149,7 @@ def view_of_disk(context: AgentContext, session: Session, job: HeadStartJob, dis
     now = context.clock()
     location, folder = session.get_one(Location, job.location_id), session.get_one(Folder, job.folder_id)
     chain = chain_of_disk(session, job, disk)
-    holdings = () if chain is None else _holdings(session, chain)
+    holdings = () if chain is None else holdings_of(session, chain)
     standing: Standing | None = None
     plan = _plan_without_place(folder)
     if plan is None:
@@ -147,7 +160,7 @@ def view_of_disk(context: AgentContext, session: Session, job: HeadStartJob, dis
         standing, plan = None, DiskPlan(DiskState.STOPPED, f"{where} belongs to another job")
     if standing is not None and (chain is None or standing.chain_id != chain.chain_uid):
         chain = _chain_of_uid(session, job, disk, standing.chain_id) or chain
-        holdings = () if chain is None else _holdings(session, chain)
+        holdings = () if chain is None else holdings_of(session, chain)
     view = DiskView(job, disk, location, folder, chain, holdings, standing, DiskPlan(DiskState.EMPTY), now)
     plan = plan or _plan(session, view)
     return replace(view, plan=plan)
@@ -216,9 +229,12 @@ def _obstacle(view: DiskView) -> DiskPlan | None:
     """Say what stands in the way of a disk whatever its chain holds."""
     standing, disk = view.standing, view.disk
     if standing is None:
-        if not disk.is_begun:
+        if not disk.is_begun and view.side_folder is None:
             return None
         reason = f"{view.path} is not there, or is no disk that is rolled forward"
+        if view.side_folder is not None:
+            anew = f"rollforward hsr enable {view.job.name} --fresh"
+            reason = f"nothing in {view.side_folder} tells of {view.path}: {anew}"
         return DiskPlan(DiskState.STOPPED, reason, target=view.cursor.hi)
     if standing.phase is Phase.FINALIZED:
         return DiskPlan(DiskState.FINALIZED, f"at point {standing.cursor.points[0].number}")
@@ -243,10 +259,14 @@ def _look(
     def look(_: object) -> Standing | None:
         if not Path(location.path).is_dir():
             raise StorageError("is not there", path=location.path)
-        found = read_standing(path)
+        side_folder = side_folder_of(location, job)
+        found = read_standing(path, side_folder=side_folder)
         if found is not None and found.phase is Phase.FINALIZED and found.job_uid.hex() != job.uid:
             found = None  # a disk that another job left
-        if found is None and os.path.lexists(path):
+        if side_folder is not None:
+            if found is not None and found.phase is not Phase.FINALIZED and not path.is_block_device():
+                raise StorageError("is not attached", path=str(path))
+        elif found is None and os.path.lexists(path):
             raise StorageError("is there, but is no disk that is rolled forward", path=str(path))
         return found
 
@@ -258,7 +278,8 @@ def _look(
         return DiskPlan(DiskState.STOPPED, f"location {location.name!r}: {error}")
 
 
-def _holdings(session: Session, chain: Chain) -> tuple[Holding, ...]:
+def holdings_of(session: Session, chain: Chain) -> tuple[Holding, ...]:
+    """Return the images of a chain."""
     images = session.scalars(select(Image).where(Image.chain_id == chain.id).order_by(Image.name))
     return tuple(one for one in map(holding_of, images) if one is not None)
 

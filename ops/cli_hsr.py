@@ -16,6 +16,7 @@ from ops.testing_options import testing_options
 from ops.time_type import TimeType
 
 if TYPE_CHECKING:
+    from hsr.disks.form import DiskKind
     from ops.headstart_keeping import JobWishes
     from policies.restore_tests import RestoreTesting
     from storage.catalog.headstart_models import JobState
@@ -42,17 +43,31 @@ Examples:
   rollforward hsr add web /srv/images --location nas --format vhdx --wrap gpt --volume C_VOL --volume D_VOL
   rollforward hsr add vault /srv/secret --location nas --lag 7d --password-file /root/vault.password
   rollforward hsr add erp /srv/images --location nas --volume ERP --test weekly --test-boot --test-marker "login:"
+  rollforward hsr add spare /srv/images --location standby --volume D_VOL --device /dev/disk/by-id/wwn-0x5000c500a1b2c3
+  rollforward hsr add spare /srv/images --location standby --volume D_VOL --device /dev/sdc --overwrite
 """
 )
 @_JOB
 @click.argument("folder", type=FolderType())
-@click.option("--location", required=True, metavar="NAME", help="Where its disks are to lie.")
+@click.option(
+    "--location",
+    required=True,
+    metavar="NAME",
+    help="Where its disks are to lie; of a device, what tells of it.",
+)
 @click.option(
     "--subfolder", metavar="PATH", help='Below the location. Default: the folder\'s name; "" for none.'
 )
 @click.option(
-    "--format", "kind", type=click.Choice(_KINDS), default="vhd", show_default=True, help="Of its disks."
+    "--format", "kind", type=click.Choice(_KINDS), help="Of its disks. Default: vhd, or raw on a device."
 )
+@click.option(
+    "--device",
+    type=click.Path(path_type=Path),
+    metavar="DEVICE",
+    help="Take a block device for the disk of the one volume, instead of a file.",
+)
+@click.option("--overwrite", is_flag=True, help="Whatever lies on the device may go.")
 @click.option(
     "--wrap",
     type=click.Choice(("none", "mbr", "gpt")),
@@ -75,7 +90,9 @@ def add(
     folder: Path,
     location: str,
     subfolder: str | None,
-    kind: str,
+    kind: str | None,
+    device: Path | None,
+    overwrite: bool,
     wrap: str,
     lag: str,
     volumes: tuple[str, ...],
@@ -88,20 +105,41 @@ def add(
 
     After that only its password can be changed, whether it is paused, and how its disks are tested: file systems are
     checked, with the disk left as it is, and what is found stands on the point (`rollforward chain`).
+
+    With --device, a block device becomes the disk: one that nobody uses, with nothing on it unless --overwrite is said.
+    It is taken at once, and shows nothing until it is finalized.
     """
-    from hsr.disks.form import DiskKind
     from hsr.wrapping.wrapping import Wrap
+    from ops.headstart_errands import Errand, chosen_disks
     from ops.headstart_keeping import HeadStartKeeping, JobWishes
     from ops.headstart_screen import job_views, print_jobs
 
-    wishes = JobWishes(job, folder, location, subfolder, DiskKind(kind), Wrap(wrap), lag, volumes, testing)
+    wanted = _kind(kind, device, overwrite=overwrite)
+    place = (location, subfolder, wanted, Wrap(wrap), lag, volumes)
+    wishes = JobWishes(job, folder, *place, testing, device, overwrite)
     with opened_desk(state) as desk:
         wishes = _with_subfolder(desk, wishes, as_json=as_json)
         with desk.catalog.write() as session:
             HeadStartKeeping(desk, session, person()).add(wishes, PasswordSource(password_file))
+        if device is not None:
+            for disk in chosen_disks(desk, job, ()):
+                Errand(desk, quiet=as_json).take_device(disk, overwrite=overwrite)
         with desk.catalog.read() as session:
             found = job_views(session, desk.clock(), job)
     print_jobs(found, as_json=as_json)
+
+
+def _kind(kind: str | None, device: Path | None, *, overwrite: bool) -> DiskKind:
+    """Say what the disks of a job are, as the options have it."""
+    from hsr.disks.form import DiskKind
+
+    if device is None:
+        if overwrite:
+            raise click.UsageError("--overwrite needs --device: files are never overwritten.")
+        return DiskKind(kind or "vhd")
+    if kind not in (None, "raw"):
+        raise click.UsageError("A device is raw: leave --format out.")
+    return DiskKind.DEVICE
 
 
 def _with_subfolder(desk: Desk, wishes: JobWishes, *, as_json: bool) -> JobWishes:
@@ -179,34 +217,49 @@ def pause(job: str, state: str | None, as_json: bool) -> None:
 Examples:
   rollforward hsr enable mail
   rollforward hsr enable mail --fresh --volume D_VOL
+  rollforward hsr enable spare --fresh --overwrite
 """
 )
 @_JOB
 @click.option("--fresh", is_flag=True, help="Give the disks up, and build them anew from the newest base.")
 @click.option("--volume", "volumes", multiple=True, metavar="NAME", help="Which of its disks; repeatable.")
+@click.option("--overwrite", is_flag=True, help="Whatever lies on the job's device may go.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @state_option
 @_CHANGES
 def enable(
-    job: str, fresh: bool, volumes: tuple[str, ...], yes: bool, state: str | None, as_json: bool
+    job: str,
+    fresh: bool,
+    volumes: tuple[str, ...],
+    overwrite: bool,
+    yes: bool,
+    state: str | None,
+    as_json: bool,
 ) -> None:
     """Have JOB go on; with --fresh, with disks that are built anew.
 
-    A disk that was finalized stays where it is: move it away first.
+    A disk that was finalized stays where it is: move it away first. A device that is no unfinished disk of the job is
+    taken again if nothing is on it, or with --overwrite.
     """
     from ops.headstart_errands import Errand, chosen_disks
     from storage.catalog.headstart_models import JobState
 
-    if volumes and not fresh:
-        raise click.UsageError("--volume needs --fresh: a job is enabled whole.")
+    if (volumes or overwrite) and not fresh:
+        raise click.UsageError("--volume and --overwrite need --fresh: a job is enabled whole.")
     if fresh:
         with opened_desk(state) as desk:
             disks = chosen_disks(desk, job, volumes)
             named = ", ".join(disk.volume for disk in disks)
             if not yes:
                 click.confirm(f"Give up the disks of {named}, and build them anew?", abort=True, err=True)
+            if overwrite and not all(disk.is_device for disk in disks):
+                raise click.UsageError("--overwrite is for devices: files are never overwritten.")
             for disk in disks:
-                Errand(desk, quiet=as_json).begin_anew(disk)
+                errand = Errand(desk, quiet=as_json)
+                if disk.is_device:
+                    errand.take_device(disk, overwrite=overwrite)
+                else:
+                    errand.begin_anew(disk)
     _set_state(job, JobState.ENABLED, state, as_json)
 
 
@@ -232,7 +285,9 @@ def delete(job: str, with_disk: bool, yes: bool, state: str | None, as_json: boo
     with opened_desk(state) as desk:
         disks = chosen_disks(desk, job, (), may_be_finalized=True)
         if with_disk and not yes:
-            named = ", ".join(str(disk.path) for disk in disks)
+            named = ", ".join(
+                f"what tells of {disk.path}" if disk.is_device else str(disk.path) for disk in disks
+            )
             click.confirm(f"Remove {named} for good?", abort=True, err=True)
         with desk.catalog.write() as session:
             HeadStartKeeping(desk, session, person()).set_state(named_job(session, job), JobState.PAUSED)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actors.context import AgentContext
+from actors.headstart_device import take_device
 from actors.headstart_errand import (
     Waiting,
     begin_anew,
@@ -28,6 +29,7 @@ from actors.headstart_errand import (
     way_from_nothing,
 )
 from actors.headstart_view import DiskView, facts_of
+from hsr.disks.form import DiskKind
 from ops.clock import machine_now
 from ops.headstart_keeping import named_job
 from ops.interruption import Interruption
@@ -37,6 +39,7 @@ from policies.errors import ConfigurationError, ForkError, MissingPointError
 from policies.headstart import DiskState, is_due
 from policies.points import Point
 from storage.catalog.headstart import cursor_of, jobs_with_disks
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, Location
 from storage.catalog.locations import disk_path
 
 if TYPE_CHECKING:
@@ -51,13 +54,15 @@ class ChosenDisk:
         disk_id: its row.
         job: its job's name.
         volume: its volume.
-        path: its file.
+        path: its file, or device.
+        is_device: which of these it is.
     """
 
     disk_id: int
     job: str
     volume: str
     path: Path
+    is_device: bool
 
 
 def chosen_disks(
@@ -92,10 +97,12 @@ def chosen_disks(
     ]
     if not wanted:
         raise ConfigurationError(f"all disks of job {job!r} are finalized")
-    return [
-        ChosenDisk(known[one][1].id, job, one, disk_path(known[one][2], known[one][0], known[one][1]))
-        for one in dict.fromkeys(wanted)
-    ]
+    return [_chosen(*known[one]) for one in dict.fromkeys(wanted)]
+
+
+def _chosen(job: HeadStartJob, disk: HeadStartDisk, location: Location) -> ChosenDisk:
+    is_device = job.disk_kind == DiskKind.DEVICE
+    return ChosenDisk(disk.id, job.name, disk.volume, disk_path(location, job, disk), is_device)
 
 
 class Errand:
@@ -116,6 +123,11 @@ class Errand:
         """Give up what a disk holds; the agent builds it anew."""
         with held_disk(self._context, chosen.disk_id, self._waiting(chosen)):
             self._tell_aside(begin_anew(self._context, look_at_disk(self._context, chosen.disk_id)))
+
+    def take_device(self, chosen: ChosenDisk, *, overwrite: bool) -> None:
+        """Have a job take its device; the agent builds its disk on it."""
+        with held_disk(self._context, chosen.disk_id, self._waiting(chosen)):
+            self._tell_aside(take_device(self._context, chosen.disk_id, overwrite=overwrite))
 
     def discard(self, chosen: ChosenDisk) -> None:
         """Remove the files of a disk that is not finalized."""

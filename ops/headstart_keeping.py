@@ -7,9 +7,14 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from actors.headstart_device import place_on_device
 from actors.headstart_disk import password_place, place_of
+from hsr.disks.devices import lasting_name
 from hsr.disks.form import DiskKind
 from hsr.disks.forms import form_for
+from hsr.disks.side_files import SIDE_NAME
+from hsr.rolling.cursor_file import Phase
+from hsr.rolling.disk import read_standing
 from hsr.wrapping.whole_disks import refuse_whole_disk, start_of_point
 from hsr.wrapping.wrapping import Wrap
 from ops.clock import machine_now
@@ -30,6 +35,7 @@ from storage.catalog.headstart import (
     find_job,
     jobs_with_disks,
     make_job_due,
+    newest_chain,
     remove_job,
     set_testing,
 )
@@ -45,9 +51,6 @@ if TYPE_CHECKING:
 
     from ops.catalogue_access import Desk
     from ops.passwords import PasswordSource
-
-JOB_KINDS: Final = tuple(kind for kind in DiskKind if kind is not DiskKind.DEVICE)
-"""Kinds of disks that a job can keep."""
 
 _ENDINGS: Final = {DiskKind.VHD_FIXED: "vhd", DiskKind.VMDK_FLAT: "vmdk"}
 
@@ -66,6 +69,8 @@ class JobWishes:
         lag: as `policies.headstart.parse_lag` reads it.
         volumes: the volumes; all, if none is named.
         testing: how its disks are tested.
+        device: the block device that is to become the disk of the one volume; None for files.
+        overwrite: whether what lies on the device may go.
     """
 
     name: str
@@ -77,6 +82,8 @@ class JobWishes:
     lag: str = "0"
     volumes: tuple[str, ...] = field(default=())
     testing: RestoreTesting = NO_TESTING
+    device: Path | None = None
+    overwrite: bool = False
 
 
 class HeadStartKeeping:
@@ -113,11 +120,13 @@ class HeadStartKeeping:
             offered_subfolder(folder) if wishes.subfolder is None else wishes.subfolder
         )
         chains = self._chains(folder, wishes.volumes)
-        disks = [(chain.volume, file_name(chain.volume, wishes.kind)) for chain in chains]
+        disks = _disks(chains, wishes)
         for chain, (_, name) in zip(chains, disks, strict=True):
             path = Path(location.path) / subfolder / name
-            self._refuse_size(chain, wishes, path)
             self._refuse_taken(path)
+            if wishes.device is not None:
+                _refuse_left(path, Path(location.path) / subfolder / SIDE_NAME)
+            self._refuse_size(chain, wishes, path)
         password = _password(folder, chains, passwords)
         if wishes.wrap is not Wrap.NONE:
             _refuse_whole_disks(folder, chains, passwords)
@@ -132,6 +141,8 @@ class HeadStartKeeping:
         job = add_job(self._session, folder, location, traits, disks, now=self._now)
         self._seal(job, password)
         self._session.flush()
+        if wishes.device is not None:
+            self._refuse_unproven(job)
         keep_notes(self._session, job)
         self._note(job, f"HeadStart job saved: {', '.join(volume for volume, _ in disks)}")
         return job
@@ -235,12 +246,23 @@ class HeadStartKeeping:
         if size:
             job = HeadStartJob(name=wishes.name, wrap=wishes.wrap.value)
             form_for(path, wishes.kind, place_of(job, size).disk_bytes)
+            if wishes.device is not None:
+                place_on_device(path, job, size, overwrite=wishes.overwrite)
+
+    def _refuse_unproven(self, job: HeadStartJob) -> None:
+        """A device is taken at once, which takes a base."""
+        for disk in disks_of_job(self._session, job.id):
+            if newest_chain(self._session, job, disk) is None:
+                raise ConfigurationError(
+                    f"no verified base of {disk.volume!r} is there yet, and a device is taken at once",
+                    hint="Try again once the agent has verified one.",
+                )
 
     def _refuse_taken(self, path: Path) -> None:
         for job, disk, location, _ in jobs_with_disks(self._session):
-            if disk_path(location, job, disk) == path:
+            if is_same_place(disk_path(location, job, disk), path):
                 raise ConfigurationError(f"is where job {job.name!r} keeps a disk", path=str(path))
-        if path.exists():
+        if path.exists() and not path.is_block_device():
             raise ConfigurationError(
                 "exists already", path=str(path), hint="Choose another --subfolder, or move it away."
             )
@@ -321,6 +343,44 @@ def checked_subfolder(words: str) -> str:
             expected="a relative path without '..'",
         )
     return "" if str(path) == "." else str(path)
+
+
+def _disks(chains: list[Chain], wishes: JobWishes) -> list[tuple[str, str]]:
+    """Return each volume with the name of its disk's file, or the lasting name of its device."""
+    if wishes.device is None:
+        return [(chain.volume, file_name(chain.volume, wishes.kind)) for chain in chains]
+    if len(chains) > 1:
+        raise ConfigurationError(
+            "a device holds one volume, and the folder has several",
+            path=str(wishes.device),
+            expected=f"--volume with one of {', '.join(chain.volume for chain in chains)}",
+        )
+    if not wishes.device.is_block_device():
+        raise ConfigurationError("is no block device", path=str(wishes.device))
+    return [(chains[0].volume, str(lasting_name(wishes.device)))]
+
+
+def _refuse_left(path: Path, side_folder: Path) -> None:
+    """Make sure that nothing tells of an unfinished disk on a device that another job left."""
+    try:
+        standing = read_standing(path, side_folder=side_folder)
+        is_free = standing is None or standing.phase is Phase.FINALIZED
+    except FormatError:
+        is_free = False
+    if not is_free:
+        raise ConfigurationError(
+            f"an unfinished disk on {path.name} was left here",
+            path=str(side_folder),
+            hint="Choose another --subfolder, or remove what is there of it.",
+        )
+
+
+def is_same_place(known: Path, path: Path) -> bool:
+    """Tell whether two names are of one disk: of one device, too, whatever it is called."""
+    if known == path:
+        return True
+    are_devices = known.is_block_device() and path.is_block_device()
+    return are_devices and known.stat().st_rdev == path.stat().st_rdev
 
 
 def offered_subfolder(folder: Folder) -> str:

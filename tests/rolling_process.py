@@ -1,4 +1,7 @@
-"""A process that rolls a disk forward and finalizes it, so that it can be killed: PATH KIND FOLDER CHECKPOINT GOAL…"""
+"""A process that rolls a disk forward and finalizes it, so that it can be killed: PATH KIND FOLDER CHECKPOINT GOAL…
+
+What tells of a device lies beside the folder, in `side`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 
 from hsr.disks.form import DiskKind
 from hsr.rolling.cursor_file import Phase, Place
-from hsr.rolling.disk import RollingDisk, finalize_at, read_standing
+from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing
 from policies.cursor import roll_on_path
 from storage.chain import Chain, load_chain
 
@@ -30,19 +33,23 @@ def roll(disk: RollingDisk, chain: Chain, goals: list[int], checkpoint_bytes: in
 def live(path: Path, kind: DiskKind, chain: Chain, checkpoint_bytes: int, goals: list[int]) -> None:
     """Begin a disk or go on with it; bring it to all its points, and finalize it at the last."""
     last, chain_id = chain.point(goals[-1]), chain.images[0].header.chain_id
-    standing = read_standing(path)
+    side = chain.folder.parent / "side" if kind is DiskKind.DEVICE else None
+    standing = read_standing(path, side_folder=side)
+    if standing is not None and standing.phase is Phase.NEW and side is not None:
+        discard(path, side_folder=side)
+        standing = None
     if standing is None or standing.phase is not Phase.FINALIZING:
         room = max(span.end.volume_bytes for span in chain.spans)
         disk = (
-            RollingDisk.begin(path, kind, Place.whole(room), job_uid=JOB, chain_id=chain_id)
+            RollingDisk.begin(path, kind, Place.whole(room), job_uid=JOB, chain_id=chain_id, side_folder=side)
             if standing is None
-            else RollingDisk.open(path)
+            else RollingDisk.open(path, side_folder=side)
         )
         with disk:
             roll(disk, chain, goals, checkpoint_bytes)
             disk.finalize(last)
     else:
-        finalize_at(path, last)
+        finalize_at(path, last, side_folder=side)
 
 
 def main() -> None:

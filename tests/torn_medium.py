@@ -134,6 +134,9 @@ class TornMedium:
     def exists(self, path: Path) -> bool:
         return path in self.names
 
+    def identity(self, path: Path) -> str:
+        return f"serial {path.name}"
+
     def load(self, path: Path, limit_bytes: int) -> bytes | None:
         stored = self.names.get(path)
         return None if stored is None else bytes(stored.now[:limit_bytes])

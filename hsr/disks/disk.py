@@ -15,6 +15,7 @@ from typing import Final, Protocol, Self
 import numpy as np
 
 from hsr.disks.content import Content, FlatContent, SlottedContent
+from hsr.disks.device_mark import DeviceMark, Front, front_of, refuse_other
 from hsr.disks.edges import FRONT_BYTES, Edges
 from hsr.disks.flat import content_path
 from hsr.disks.form import HIDDEN_BYTES, DiskForm, DiskKind, Part, Stamp
@@ -77,15 +78,19 @@ def create_disk(
     size_bytes: int,
     *,
     side_folder: Path | None = None,
+    owner: bytes = bytes(16),
     medium: Medium | None = None,
 ) -> VirtualDisk:
     """Begin a disk. It reads as zero; a block device as what it held, so that all of it has to be written or zeroed.
+
+    Both ends of a device are zeroed, and it is marked, whatever it held; that nobody uses it is made sure of.
 
     Args:
         path: where it is to be: a name that nothing bears, in a folder that exists; or a block device.
         kind: what it is to be.
         size_bytes: what is to fit on it.
         side_folder: where its side files go; a device needs one. Else `.rollforward-hsr` beside the disk.
+        owner: 16 bytes: whose a device is from now on, as its mark says.
         medium: what does the work.
 
     Raises:
@@ -93,17 +98,19 @@ def create_disk(
         ConfigurationError: the name is taken, or the kind cannot hold so much.
         RestoreError: the medium refuses.
 
-    Crash: nothing, or a disk that `open_disk` opens.
+    Crash: nothing, or a disk that `open_disk` opens; a device that was not marked whole has to be begun anew.
     """
     medium = medium or LocalMedium()
     paths = _side_paths(path, kind, side_folder)
     form = form_for(path, kind, size_bytes)
+    if kind is DiskKind.DEVICE and size_bytes < FRONT_BYTES:
+        raise ConfigurationError(f"is to hold less than {FRONT_BYTES:,} bytes", path=str(path))
     taken = [content_path(path, kind)] if kind is not DiskKind.DEVICE else []
     for name in {path, *taken, paths.map} - ({path} if kind is DiskKind.DEVICE else set()):
         if medium.exists(name):
             raise ConfigurationError("exists already", path=str(name))
-    make_map(medium, paths, form, size_bytes)
-    return open_disk(path, side_folder=side_folder, medium=medium)
+    make_map(medium, paths, form, size_bytes, owner)
+    return _opened(path, paths, medium, serial=0, begins=True)
 
 
 def open_disk(
@@ -122,12 +129,16 @@ def open_disk(
         BusyError: somebody else works on it.
         ConfigurationError: it is finalized, or never was begun.
         FormatError: its map is damaged.
-        RestoreError: the medium refuses, or the disk's own file is gone.
+        RestoreError: the medium refuses, or the disk's own file is gone; or a device is not the one that was begun.
 
     Crash: the disk as it was.
     """
     medium = medium or LocalMedium()
     paths = SidePaths(side_folder, path.name) if side_folder else SidePaths.beside(path)
+    return _opened(path, paths, medium, serial=serial, begins=False)
+
+
+def _opened(path: Path, paths: SidePaths, medium: Medium, *, serial: int, begins: bool) -> VirtualDisk:
     if not medium.exists(paths.map):
         raise ConfigurationError(
             "is no disk that can be rolled on", path=str(path), hint="A finalized disk takes no more points."
@@ -137,9 +148,14 @@ def open_disk(
         opened.callback(disk_map.close)
         edges = Edges(medium.open(paths.edges), disk_map.size_bytes)
         opened.callback(edges.close)
+        if form.kind is DiskKind.DEVICE and not (begins or disk_map.state.is_started):
+            raise RestoreError("was never taken whole", path=str(path), hint="Say --fresh to have it taken.")
         file = _content_file(medium, content_path(path, form.kind), form.kind, disk_map)
         opened.callback(file.close)
-        disk = _Disk(medium, path, paths, form, disk_map, edges, file)
+        front = bytes(min(FRONT_BYTES, disk_map.size_bytes))
+        if form.kind is DiskKind.DEVICE:
+            front = _marked_front(path, medium, disk_map, edges, file)
+        disk = _Disk(medium, path, paths, form, disk_map, edges, file, front)
         opened.pop_all()
         return disk
 
@@ -161,7 +177,11 @@ def _content_file(medium: Medium, path: Path, kind: DiskKind, disk_map: DiskMap)
         file = medium.open(path, create=not is_there)
     try:
         if not disk_map.state.is_started:
-            _prepare(file, path, kind, disk_map.size_bytes)
+            if kind is DiskKind.DEVICE:
+                _take_device(file, path, medium, disk_map)
+            elif file.size_bytes():
+                raise ConfigurationError("exists already", path=str(path))
+            file.sync()
             medium.sync_folder(path.parent)
             disk_map.start()
     except BaseException:
@@ -170,21 +190,28 @@ def _content_file(medium: Medium, path: Path, kind: DiskKind, disk_map: DiskMap)
     return file
 
 
-def _prepare(file: DiskFile, path: Path, kind: DiskKind, size_bytes: int) -> None:
-    """Make sure, durably, that a new disk shows nothing at its ends, and is nobody's."""
-    found_bytes = file.size_bytes()
-    if kind is not DiskKind.DEVICE:
-        if found_bytes:
-            raise ConfigurationError("exists already", path=str(path))
-    elif found_bytes < size_bytes:
+def _take_device(file: DiskFile, path: Path, medium: Medium, disk_map: DiskMap) -> None:
+    """Have a device show nothing at its ends, and at those of the disk that it is to be; then mark it."""
+    found_bytes, size_bytes = file.size_bytes(), disk_map.size_bytes
+    if found_bytes < size_bytes:
         raise RestoreError(
             "is too small", path=str(path), expected=f"{size_bytes:,} bytes", actual=f"{found_bytes:,}"
         )
-    else:
-        edge_bytes = min(HIDDEN_BYTES, size_bytes)
-        file.zero(0, edge_bytes)
-        file.zero(size_bytes - edge_bytes, edge_bytes)
+    mark = DeviceMark(disk_map.owner, found_bytes, medium.identity(path))
+    edge_bytes = min(HIDDEN_BYTES, size_bytes)
+    for end in {edge_bytes, size_bytes, found_bytes}:
+        file.zero(end - edge_bytes, edge_bytes)
     file.sync()
+    file.write(mark.front(), 0)
+
+
+def _marked_front(path: Path, medium: Medium, disk_map: DiskMap, edges: Edges, file: DiskFile) -> bytes:
+    """Return what the front of a device is to be while it is unfinished; refuse a device that is another one."""
+    mark = DeviceMark(disk_map.owner, file.size_bytes(), medium.identity(path))
+    size = min(FRONT_BYTES, disk_map.size_bytes)
+    goal = edges.read(0, size) if disk_map.state.is_finalizing else None
+    refuse_other(path, file.read(0, size), mark, goal)
+    return mark.front()[:size]
 
 
 class _Disk:
@@ -199,9 +226,11 @@ class _Disk:
         disk_map: DiskMap,
         edges: Edges,
         file: DiskFile,
+        unfinished: bytes,
     ) -> None:
         self._medium, self._path, self._paths = medium, path, paths
         self._form, self._map, self._edges, self._file = form, disk_map, edges, file
+        self._unfinished = unfinished
         self.kind, self.size_bytes = form.kind, disk_map.size_bytes
         self._content: Content = (
             FlatContent(file, form.disk_bytes)
@@ -342,7 +371,9 @@ class _Disk:
             return self._medium.exists(self._path)
         signatures = self._form.signatures(used, stamp)
         if not signatures:
-            return False
+            size = len(self._unfinished)
+            front = front_of(self._file.read(0, size), self._unfinished, self._edges.read(0, size))
+            return front in (Front.FINISHED, Front.STRANGE)
         offset, signature = signatures[-1]
         return self._file.read(offset, _MARK_BYTES) == signature[:_MARK_BYTES]
 

@@ -1,6 +1,6 @@
-"""Layout of the map of a disk that is not finalized, `.rollforward-hsr/NAME.map`; docs/disks.md.
+"""Layout of what tells of a disk that is not finalized; docs/disks.md. All numbers are little-endian.
 
-A header, then records, each at a multiple of 512 bytes. All numbers are little-endian.
+Its map, `.rollforward-hsr/NAME.map`: a header, then records, each at a multiple of 512 bytes. The mark on a device.
 
 Source: docs/disks.md, version 1.
 """
@@ -34,11 +34,30 @@ HEADER: Final = np.dtype(
         ("block_count", "<u8"),
         ("slots_offset", "<u8"),
         ("stride_bytes", "<u8"),
-        ("reserved_b", "u1", (408,)),
+        ("owner", "u1", (16,)),
+        ("reserved_b", "u1", (392,)),
         ("digest", "u1", (32,)),
     ]
 )
-"""First 512 bytes. `digest` is BLAKE3 of all before it. The last four numbers are 0 for a kind without slots."""
+"""First 512 bytes. `digest` is BLAKE3 of all before it. The four numbers before `owner` are 0 for a kind without slots,
+and `owner` is 0 for what is no device."""
+
+MARK_MAGIC: Final = b"RFDISKD\x1a"
+MARK_OFFSET: Final = 2048
+
+MARK: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("version", "<u4"),
+        ("reserved_a", "<u4"),
+        ("owner", "u1", (16,)),
+        ("size_bytes", "<u8"),
+        ("identity", "S256"),
+        ("reserved_b", "u1", (184,)),
+        ("digest", "u1", (32,)),
+    ]
+)
+"""The mark on a device that is not finalized. `digest` is BLAKE3 of all before it."""
 
 RECORD: Final = np.dtype(
     [
@@ -53,5 +72,5 @@ RECORD: Final = np.dtype(
 """Head of a record; `count` blocks follow as u32, then zeros up to the next multiple of 512 bytes. `serial` counts
 from 1. `blocks_digest` is BLAKE3 of the blocks, `digest` of what stands before it, both cut to 20 bytes."""
 
-if (HEADER.itemsize, RECORD.itemsize) != (512, 64):
+if (HEADER.itemsize, RECORD.itemsize, MARK.itemsize) != (512, 64, 512):
     raise AssertionError("layout of the map drifted")

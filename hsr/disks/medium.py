@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from hsr.disks import medium_kernels as kernels
+from hsr.disks.devices import device_identity, forget_cached, open_alone, sector_bytes
 from hsr.disks.pieces import Pieces
 from hsr.targets import DirectWriter
 from policies.errors import BusyError, ConfigurationError, RestoreError
@@ -26,7 +27,8 @@ from storage.source import device_or_file_bytes
 _ZERO_PIECE: Final = bytes(1 << 20)
 _PUNCH_HOLE_KEEPING_SIZE: Final = 0x02 | 0x01
 _BLKZEROOUT: Final = 0x127F
-_SECTOR_BYTES: Final = 512
+_ZERO_RUN_BYTES: Final = 1 << 30
+"""A device is told to zero so much at once: nobody can interrupt it meanwhile."""
 _FICLONE: Final = 0x40049409
 _COPY_BYTES: Final = 16 << 20
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
@@ -89,6 +91,9 @@ class Medium(Protocol):
     def exists(self, path: Path) -> bool:
         """Tell whether a name leads to anything."""
 
+    def identity(self, path: Path) -> str:
+        """Say what tells a block device from all others; empty where nothing does."""
+
     def load(self, path: Path, limit_bytes: int) -> bytes | None:
         """Return what a small file holds, whoever has it open, up to a limit; None if it is not there."""
 
@@ -134,17 +139,17 @@ class LocalMedium:
         """Open a file; see `Medium`."""
         with _refusals(path):
             is_device = path.is_block_device()
-            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW if not is_device else os.O_RDWR | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
             if create:
                 flags |= os.O_CREAT | os.O_EXCL
-            elif is_device:
-                flags |= os.O_EXCL
             try:
-                fd = os.open(path, flags, 0o640)
+                fd = open_alone(path) if is_device else os.open(path, flags, 0o640)
             except FileExistsError:
                 raise ConfigurationError("exists already", path=str(path)) from None
             try:
                 _take(fd, path)
+                if is_device:
+                    forget_cached(fd)
             except BaseException:
                 os.close(fd)
                 raise
@@ -153,6 +158,11 @@ class LocalMedium:
     def exists(self, path: Path) -> bool:
         """Tell whether a name leads to anything; see `Medium`."""
         return os.path.lexists(path)
+
+    def identity(self, path: Path) -> str:
+        """Say which device it is; see `Medium`."""
+        with _refusals(path):
+            return device_identity(path)
 
     def load(self, path: Path, limit_bytes: int) -> bytes | None:
         """Read a small file; see `Medium`."""
@@ -280,23 +290,26 @@ class _LocalFile:
 
     def zero(self, offset: int, size: int) -> None:
         with _refusals(self._path, offset):
+            left = [(offset, offset + size)]
             if self._is_device:
-                offset, size = self._zero_on_device(offset, size)
+                left = self._zero_on_device(offset, offset + size)
             elif self._punches and size:
                 self._punches = _punch(self._fd, offset, size)
                 if self._punches:
                     return
-            for at in range(offset, offset + size, len(_ZERO_PIECE)):
-                piece = memoryview(_ZERO_PIECE)[: offset + size - at]
-                _write_all(self._fd, piece, at)
+            for start, stop in left:
+                for at in range(start, stop, len(_ZERO_PIECE)):
+                    _write_all(self._fd, memoryview(_ZERO_PIECE)[: stop - at], at)
 
-    def _zero_on_device(self, offset: int, size: int) -> tuple[int, int]:
-        """Have the device zero whole sectors; return the rest of the range, which an ordinary write has to do."""
-        whole = size // _SECTOR_BYTES * _SECTOR_BYTES
-        if offset % _SECTOR_BYTES or not whole:
-            return offset, size
-        fcntl.ioctl(self._fd, _BLKZEROOUT, struct.pack("QQ", offset, whole))
-        return offset + whole, size - whole
+    def _zero_on_device(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Have the device zero whole sectors; return what is left at both ends, which an ordinary write has to do."""
+        sector = sector_bytes(self._fd)
+        first, last = -(-start // sector) * sector, stop // sector * sector
+        if first >= last:
+            return [(start, stop)]
+        for at in range(first, last, _ZERO_RUN_BYTES):
+            fcntl.ioctl(self._fd, _BLKZEROOUT, struct.pack("QQ", at, min(_ZERO_RUN_BYTES, last - at)))
+        return [(start, first), (last, stop)]
 
     def size_bytes(self) -> int:
         return device_or_file_bytes(self._fd, self._path)

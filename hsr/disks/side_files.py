@@ -87,12 +87,14 @@ class DiskMap:
     Args:
         file: the file.
         size_bytes: what is to fit on the disk.
+        owner: 16 bytes: of a device, whose it is.
         state: what it says.
     """
 
-    def __init__(self, file: DiskFile, size_bytes: int, state: MapState) -> None:
+    def __init__(self, file: DiskFile, size_bytes: int, owner: bytes, state: MapState) -> None:
         self._file = file
         self.size_bytes = size_bytes
+        self.owner = owner
         self.state = state
 
     def add_blocks(self, blocks: I32) -> None:
@@ -135,7 +137,7 @@ class DiskMap:
         self._file.close()
 
 
-def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int) -> None:
+def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int, owner: bytes) -> None:
     """Make the side files of a new disk; whatever is left of an older attempt is replaced.
 
     Args:
@@ -143,6 +145,7 @@ def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int) 
         paths: their names.
         form: form of the disk.
         size_bytes: what is to fit on it.
+        owner: 16 bytes: of a device, whose it is; else zeros.
 
     Raises:
         RestoreError: the medium refuses.
@@ -152,6 +155,7 @@ def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int) 
     header = np.zeros((), layout.HEADER)
     header["magic"], header["version"] = layout.MAGIC, layout.VERSION
     header["kind"], header["size_bytes"] = form.kind.value.encode(), size_bytes
+    header["owner"] = np.frombuffer(owner, np.uint8)
     for name, number in _geometry(form).items():
         header[name] = number
     header["digest"] = np.frombuffer(blake3(header.tobytes()[:-32]).digest(), np.uint8)
@@ -212,7 +216,7 @@ def open_map(medium: Medium, paths: SidePaths, disk: Path, serial: int = 0) -> t
             _refuse_damage(file, paths.map, state, size)
             file.truncate(state.end_bytes)
             file.sync()
-        return DiskMap(file, int(header["size_bytes"]), state), form
+        return DiskMap(file, int(header["size_bytes"]), header["owner"].tobytes(), state), form
     except BaseException:
         file.close()
         raise

@@ -144,8 +144,12 @@ class RollingDisk:
         refuse_taken(medium, path, kind, paths)
         medium.make_folder(paths.folder)
         medium.sync_folder(paths.folder.parent)
-        write_cursor(medium, paths, Standing(kind, place, job_uid, chain_id))
-        return cls.open(path, side_folder=side_folder, medium=medium)
+        standing = Standing(kind, place, job_uid, chain_id)
+        write_cursor(medium, paths, standing)
+        content = create_disk(
+            path, kind, place.disk_bytes, side_folder=side_folder, owner=job_uid, medium=medium
+        )
+        return cls(path, paths, medium, content, standing)
 
     @classmethod
     def open(cls, path: Path, *, side_folder: Path | None = None, medium: Medium | None = None) -> Self:
@@ -421,11 +425,15 @@ class RollingDisk:
         if standing.cursor.points != (point,) or standing.phase is not Phase.ROLLING:
             raise self._stands_elsewhere(point)
         if standing.kind is DiskKind.DEVICE:
-            raise ConfigurationError("is a device, which cannot be copied", path=str(self.path))
+            raise ConfigurationError(
+                "is a device, which cannot be copied",
+                path=str(self.path),
+                hint="With --fresh the copy is built from the base, as a raw file.",
+            )
         copy = DiskCopy(self._medium, self.path, self._paths, target, replace(standing, phase=Phase.COPYING))
         if not copy.make(progress, stopping):
             return False
-        finalize_at(target, point, patches=patches, medium=self._medium)
+        finalize_at(target, point, patches=lambda _: patches, medium=self._medium)
         return True
 
     def _stands_elsewhere(self, point: Point) -> ConfigurationError:
@@ -505,11 +513,20 @@ class _Share:
         self.progress(self.before_bytes + self.done_bytes, self.total_bytes)
 
 
+PatchesOf = Callable[[RollingDisk], Sequence[Part]]
+"""Says what is to stand on an open disk other than at its point."""
+
+
+def no_patches(_: RollingDisk) -> Sequence[Part]:
+    """Let the disk stand as it is at its point."""
+    return ()
+
+
 def finalize_at(
     path: Path,
     point: Point,
     *,
-    patches: Sequence[Part] = (),
+    patches: PatchesOf = no_patches,
     keeps_end: bool = False,
     side_folder: Path | None = None,
     medium: Medium | None = None,
@@ -519,7 +536,7 @@ def finalize_at(
     Args:
         path: the disk.
         point: the point at which it stands exactly.
-        patches: as for `RollingDisk.finalize`.
+        patches: gives those of `RollingDisk.finalize`; asked whenever something is left to be done.
         keeps_end: as for `RollingDisk.finalize`.
         side_folder: where its side files are, if that was said when it was begun.
         medium: what does the work.
@@ -542,7 +559,7 @@ def finalize_at(
             _end_cursor(medium, paths, standing, keeps_end=keeps_end)
         return
     with RollingDisk.open(path, side_folder=side_folder, medium=medium) as disk:
-        disk.finalize(point, patches=patches, keeps_end=keeps_end)
+        disk.finalize(point, patches=patches(disk), keeps_end=keeps_end)
 
 
 def _is_over(standing: Standing, medium: Medium, paths: SidePaths) -> bool:
@@ -623,7 +640,8 @@ def discard(path: Path, *, side_folder: Path | None = None, medium: Medium | Non
     standing = read_cursor(medium, paths)
     if standing is None or standing.phase in (Phase.FINALIZING, Phase.FINALIZED):
         raise ConfigurationError("is no disk that can be discarded", path=str(path))
-    if standing.phase is Phase.NEW:  # its file may not be there yet, and another one may have its name
+    is_file = standing.kind is not DiskKind.DEVICE
+    if standing.phase is Phase.NEW and is_file:  # it may not be there yet, and another one may have its name
         _open_content(path, side_folder, paths, medium, standing).close()
     lock = medium.open(paths.map) if medium.exists(paths.map) else None
     try:
@@ -650,7 +668,9 @@ def _open_content(
         )
     if medium.exists(paths.map):
         return open_disk(path, serial=standing.serial, side_folder=side_folder, medium=medium)
-    if standing.phase is Phase.NEW:
+    if (
+        standing.phase is Phase.NEW and standing.kind is not DiskKind.DEVICE
+    ):  # which is taken by a person only
         return create_disk(
             path, standing.kind, standing.place.disk_bytes, side_folder=side_folder, medium=medium
         )

@@ -31,7 +31,7 @@ def refuse_taken(medium: Medium, path: Path, kind: DiskKind, paths: SidePaths) -
         if medium.exists(name):
             raise ConfigurationError("exists already", path=str(name))
     before = read_cursor(medium, paths)
-    if before is not None and (before.phase is not Phase.FINALIZED or kind is DiskKind.DEVICE):
+    if before is not None and before.phase is not Phase.FINALIZED:
         raise ConfigurationError("exists already", path=str(cursor_path(paths)))
 
 

@@ -9,7 +9,7 @@ from itertools import chain, islice
 import numpy as np
 
 from hsr.disks.disk import VirtualDisk
-from hsr.disks.form import DiskKind
+from hsr.disks.form import HIDDEN_BYTES, DiskKind
 from hsr.disks.pieces import I64, Pieces
 from hsr.rolling.cursor_file import Place
 from storage import kernels
@@ -42,9 +42,17 @@ class VolumeWriter:
             self._disk.zero(base + start, base + stop)
 
     def zero_disk_from(self, volume_offset: int) -> None:
-        """Zero the disk from a byte of the volume on; all of it, if that is the first one."""
+        """Zero the disk from a byte of the volume on; all of it, if that is the first one.
+
+        What lies on a device between the volume's room and the disk's last MiB stays as it was: nothing ever uses it.
+        """
         start = self._place.offset_bytes + volume_offset if volume_offset else 0
-        self._disk.zero(start, self._disk.size_bytes)
+        end = self._disk.size_bytes
+        if self._disk.kind is DiskKind.DEVICE:
+            room_end = self._place.offset_bytes + self._place.room_bytes
+            self._disk.zero(start, room_end)
+            start = max(room_end, end - HIDDEN_BYTES)
+        self._disk.zero(start, end)
 
     @contextmanager
     def decoding(self) -> Iterator[Iterator[Parcel]]:

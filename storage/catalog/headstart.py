@@ -173,9 +173,15 @@ def chain_of_disk(session: Session, job: HeadStartJob, disk: HeadStartDisk) -> C
     """
     if disk.chain_id is not None:
         return session.get(Chain, disk.chain_id)
-    found = _chains_with_base(session, job.folder_id, disk.volume)
     if disk.is_begun and disk.base_number is not None:
+        found = _chains_with_base(session, job.folder_id, disk.volume)
         return next((chain for chain in found if chain.base_number == disk.base_number), None)
+    return newest_chain(session, job, disk)
+
+
+def newest_chain(session: Session, job: HeadStartJob, disk: HeadStartDisk) -> Chain | None:
+    """Return the chain that a disk is built of which is begun anew; None while no verified base is there."""
+    found = _chains_with_base(session, job.folder_id, disk.volume)
     return found[-1] if found else None
 
 

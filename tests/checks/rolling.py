@@ -64,6 +64,46 @@ def killed_rolling(bed: Bed, kills: int, kinds: Sequence[DiskKind] = KINDS) -> s
     return f"{done} kills in {lives} lives ({', '.join(f'{met[word]} {word}' for word in sorted(met))})"
 
 
+def killed_on_device(bed: Bed, device: Path, kills: int) -> str:
+    """Kill the process that rolls a device forward; the device shows nothing before it is finalized.
+
+    Args:
+        bed: its chain.
+        device: a device that holds anything, as large as the volume ever is, or larger.
+        kills: how often.
+
+    Returns:
+        What the kills met.
+    """
+    folder, side = bed.linked(bed.chain), bed.folder / "side"
+    truth, chooser = bed.folder / "truth.raw", random.Random(11)
+    bed.history.replay(truth).roll_to(bed.last)
+    goals = [1, bed.last // 2, bed.last]
+    whole_s = _live(bed, device, DiskKind.DEVICE, folder, goals)
+    met: dict[str, int] = {}
+    for _ in range(kills):
+        if read_standing(device, side_folder=side) is None:
+            must_hold(device, truth)
+            with device.open("r+b") as content:
+                content.write(random.Random(1).randbytes(8 << 20))
+        _kill(bed, device, DiskKind.DEVICE, folder, goals, chooser.uniform(0, whole_s))
+        standing = read_standing(device, side_folder=side)
+        if standing is not None and standing.phase not in (Phase.NEW, Phase.FINALIZING):
+            assert blkid_says(device) == ""
+        state = "before the beginning or after the end" if standing is None else standing.phase.name.lower()
+        met[state] = met.get(state, 0) + 1
+    _live(bed, device, DiskKind.DEVICE, folder, goals)
+    must_hold(device, truth)
+    return f"{kills} kills ({', '.join(f'{met[word]} {word}' for word in sorted(met))})"
+
+
+def must_hold(device: Path, truth: Path) -> None:
+    """Hold what a device begins with to a raw file."""
+    size = truth.stat().st_size
+    with device.open("rb") as file:
+        assert file.read(size) == truth.read_bytes()
+
+
 def finalized_everywhere(bed: Bed, kind: DiskKind, count: int = 5) -> str:
     """Roll a disk forward point by point; finalize copies of it on the way, and the disk itself at the end.
 
@@ -125,7 +165,7 @@ def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 def _live(bed: Bed, path: Path, kind: DiskKind, folder: Path, goals: Sequence[int]) -> float:
     """Let it live to the end; return how long it worked."""
-    if _is_over(path):
+    if kind is not DiskKind.DEVICE and _is_over(path):
         return 0.0
     with _started(_command(bed, path, kind, folder, goals)) as child:
         begin = time.monotonic()

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hsr.disks.medium import LocalMedium
 from hsr.disks.side_files import SIDE_NAME
 from policies.freezing import FreezeKind
 from policies.headstart import DiskState
@@ -19,37 +17,10 @@ from storage.catalog.freezes import stored_freezes
 from storage.catalog.headstart import make_job_due
 from storage.catalog.reporters import silent_reporters
 from tests.household import VOLUME, Household
+from tests.killer import Killed, Killer
 from tests.office import HOUR, Office
 
 MORNING = datetime(2026, 3, 2, 6, tzinfo=UTC)
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Killer:
-    """Kills whoever asks a medium to make something durable, at the given time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left: int | None = None
-        for name in ("rename", "remove", "sync_folder"):
-            monkeypatch.setattr(LocalMedium, name, self._deadly(getattr(LocalMedium, name)))
-
-    def _deadly(self, real: Any) -> Any:
-        def done(*given: Any) -> Any:
-            self._step()
-            result = real(*given)
-            self._step()
-            return result
-
-        return done
-
-    def _step(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -15,15 +16,16 @@ from hypothesis import strategies as st
 from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
 from hsr.disks.side_files import SidePaths
-from hsr.rolling.cursor_file import Phase, Place, cursor_path
-from hsr.rolling.disk import finalize_at, read_standing, set_damaged_aside
-from policies.cursor import Cursor
-from policies.errors import ConfigurationError
+from hsr.rolling.cursor_file import Phase, Place, Standing, cursor_path
+from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing, set_damaged_aside
+from policies.cursor import Cursor, roll_on_path
+from policies.errors import ConfigurationError, RestoreError
+from policies.points import Point
 from storage import replay
 from tests.checks.torn_rolling import KINDS, PATH, Walk, lives_cut, walk_on
 from tests.disk_readers import read_whole
-from tests.rolling_world import BLOCK, RollingWorld, make_world
-from tests.torn_medium import PowerCut
+from tests.rolling_world import BLOCK, JOB, RollingWorld, make_world
+from tests.torn_medium import PowerCut, Stored, TornMedium
 from tests.unit.tiny import Password
 
 
@@ -212,3 +214,84 @@ def test_power_fails_at_every_step_of_setting_a_damaged_disk_aside(world):
         assert (
             set_damaged_aside(PATH, DiskKind.VHD, medium=walk.medium) == paths.folder / "volume.img.aside-2"
         )
+
+
+class Bay:
+    """A device on a medium whose power fails, held by nobody before it is taken."""
+
+    def __init__(self, world: RollingWorld, size_bytes: int) -> None:
+        self.world, self.size_bytes, self.side = world, size_bytes, PATH.parent / "side"
+        self.medium = TornMedium()
+        content = Random(1).randbytes(size_bytes)
+        self.medium.names[PATH] = self.medium._durable_names[PATH] = Stored(
+            bytearray(content), bytearray(content)
+        )
+
+    def content(self) -> bytes:
+        return bytes(self.medium.names[PATH].now)
+
+    def standing(self) -> Standing | None:
+        return read_standing(PATH, side_folder=self.side, medium=self.medium)
+
+    def take(self) -> None:
+        """Do what a person does: have the device taken, again if that was cut."""
+        if self.standing() is not None:
+            discard(PATH, side_folder=self.side, medium=self.medium)
+        RollingDisk.begin(
+            PATH,
+            DiskKind.DEVICE,
+            Place.whole(self.size_bytes),
+            job_uid=JOB,
+            chain_id=self.world.chain_id,
+            side_folder=self.side,
+            medium=self.medium,
+        ).close()
+
+    def live(self, point: Point) -> None:
+        """Do what an agent does, to the end; it takes nothing by itself."""
+        standing = self.standing()
+        if standing is not None and standing.phase is Phase.FINALIZED:
+            return
+        if standing is None or standing.phase is not Phase.FINALIZING:
+            with RollingDisk.open(PATH, side_folder=self.side, medium=self.medium) as disk:
+                if disk.cursor.is_blank:
+                    disk.apply(
+                        self.world.paths([self.world.named("D_VOL-b001.spf")]), checkpoint_bytes=3 * BLOCK
+                    )
+                spans = [span for span in self.world.spans if not span.is_base]
+                path = roll_on_path(disk.cursor, spans, point.id)
+                assert path is not None
+                disk.apply(self.world.paths(path))
+        finalize_at(PATH, point, keeps_end=True, side_folder=self.side, medium=self.medium)
+
+
+def test_power_fails_at_every_step_of_a_device(world):
+    """It is written to once it was taken whole, shows nothing before the end, and ends as its point."""
+    point, size = world.points[4], max(world.room_bytes, 3 << 20)
+    truth = world.truth(point).ljust(size, b"\0")
+    whole = Bay(world, size)
+    whole.take()
+    whole.live(point)
+    assert whole.content() == truth
+    met = set()
+    for cut in range(1, whole.medium.steps + 1):
+        bay = Bay(world, size)
+        bay.medium.cut_at = cut
+        with suppress(PowerCut):
+            bay.take()
+            bay.live(point)
+            raise AssertionError("the power did not fail")
+        bay.medium = bay.medium.recovered(Random(cut))
+        standing, before = bay.standing(), bay.content()
+        phase = None if standing is None else standing.phase
+        met.add(phase)
+        try:
+            bay.live(point)
+        except (ConfigurationError, RestoreError):
+            assert phase in (None, Phase.NEW)
+            assert bay.content() == before
+            bay.take()
+            bay.live(point)
+        assert phase not in (Phase.BUILDING, Phase.ROLLING) or not any(before[:2048]), cut
+        assert bay.content() == truth, cut
+    assert met == {None, *Phase} - {Phase.COPYING}

@@ -64,7 +64,7 @@ def _size(path: Path) -> int:
 def _is_taken_for(path: Path, job: HeadStartJob) -> bool:
     """Tell whether a device bears the mark of an unfinished disk of a job, and is no copy of the one that got it."""
     mark = mark_on(path)
-    is_ours = mark is not None and job.uid is not None and mark.owner.hex() == job.uid
+    is_ours = mark is not None and job.uid is not None and mark.claim.owner.hex() == job.uid
     return (
         is_ours
         and mark is not None

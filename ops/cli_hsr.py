@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 import click
 
 from ops.catalogue_access import Desk, json_option, opened_desk, person, state_option
+from ops.disk_options import disk_options
 from ops.passwords import PasswordSource, password_option
 from ops.path_type import FolderType
 from ops.testing_options import testing_options
 from ops.time_type import TimeType
 
 if TYPE_CHECKING:
-    from hsr.disks.form import DiskKind
+    from ops.disk_options import DiskWords
     from ops.headstart_keeping import JobWishes
     from policies.restore_tests import RestoreTesting
     from storage.catalog.headstart_models import JobState
 
 _JOB = click.argument("job")
 _CHANGES = json_option("Print one JSON object a change.")
-_KINDS = ("vhd", "vhd-fixed", "vmdk", "vmdk-flat", "vhdx", "qcow2", "raw")
 
 
 @click.group()
@@ -49,38 +49,7 @@ Examples:
 )
 @_JOB
 @click.argument("folder", type=FolderType())
-@click.option(
-    "--location",
-    required=True,
-    metavar="NAME",
-    help="Where its disks are to lie; of a device, what tells of it.",
-)
-@click.option(
-    "--subfolder", metavar="PATH", help='Below the location. Default: the folder\'s name; "" for none.'
-)
-@click.option(
-    "--format", "kind", type=click.Choice(_KINDS), help="Of its disks. Default: vhd, or raw on a device."
-)
-@click.option(
-    "--device",
-    type=click.Path(path_type=Path),
-    metavar="DEVICE",
-    help="Take a block device for the disk of the one volume, instead of a file.",
-)
-@click.option("--overwrite", is_flag=True, help="Whatever lies on the device may go.")
-@click.option(
-    "--wrap",
-    type=click.Choice(("none", "mbr", "gpt")),
-    default="none",
-    show_default=True,
-    help="Put each volume into a partition of its disk.",
-)
-@click.option(
-    "--lag", default="0", show_default=True, metavar="0|1h-23h|1d-30d", help="How long it stays behind."
-)
-@click.option(
-    "--volume", "volumes", multiple=True, metavar="NAME", help="Of which volume; repeatable. Default: all."
-)
+@disk_options
 @testing_options("test-", "--test", required=False)
 @password_option
 @state_option
@@ -88,14 +57,7 @@ Examples:
 def add(
     job: str,
     folder: Path,
-    location: str,
-    subfolder: str | None,
-    kind: str | None,
-    device: Path | None,
-    overwrite: bool,
-    wrap: str,
-    lag: str,
-    volumes: tuple[str, ...],
+    disks: DiskWords,
     testing: RestoreTesting,
     password_file: Path | None,
     state: str | None,
@@ -109,37 +71,21 @@ def add(
     With --device, a block device becomes the disk: one that nobody uses, with nothing on it unless --overwrite is said.
     It is taken at once, and shows nothing until it is finalized.
     """
-    from hsr.wrapping.wrapping import Wrap
     from ops.headstart_errands import Errand, chosen_disks
-    from ops.headstart_keeping import HeadStartKeeping, JobWishes
+    from ops.headstart_keeping import HeadStartKeeping
     from ops.headstart_screen import job_views, print_jobs
 
-    wanted = _kind(kind, device, overwrite=overwrite)
-    place = (location, subfolder, wanted, Wrap(wrap), lag, volumes)
-    wishes = JobWishes(job, folder, *place, testing, device, overwrite)
+    wishes = disks.wishes(job, folder, testing)
     with opened_desk(state) as desk:
         wishes = _with_subfolder(desk, wishes, as_json=as_json)
         with desk.catalog.write() as session:
             HeadStartKeeping(desk, session, person()).add(wishes, PasswordSource(password_file))
-        if device is not None:
+        if disks.device is not None:
             for disk in chosen_disks(desk, job, ()):
-                Errand(desk, quiet=as_json).take_device(disk, overwrite=overwrite)
+                Errand(desk, quiet=as_json).take_device(disk, overwrite=disks.overwrite)
         with desk.catalog.read() as session:
             found = job_views(session, desk.clock(), job)
     print_jobs(found, as_json=as_json)
-
-
-def _kind(kind: str | None, device: Path | None, *, overwrite: bool) -> DiskKind:
-    """Say what the disks of a job are, as the options have it."""
-    from hsr.disks.form import DiskKind
-
-    if device is None:
-        if overwrite:
-            raise click.UsageError("--overwrite needs --device: files are never overwritten.")
-        return DiskKind(kind or "vhd")
-    if kind not in (None, "raw"):
-        raise click.UsageError("A device is raw: leave --format out.")
-    return DiskKind.DEVICE
 
 
 def _with_subfolder(desk: Desk, wishes: JobWishes, *, as_json: bool) -> JobWishes:

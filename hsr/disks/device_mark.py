@@ -18,6 +18,7 @@ from blake3 import blake3
 from hsr.disks import layout_side as layout
 from hsr.disks.edges import FRONT_BYTES
 from hsr.disks.form import SECTOR_BYTES
+from hsr.disks.side_files import Claim
 from policies.errors import RestoreError
 
 _ANEW: Final = "Attach the right device; or say --fresh to have this one taken, and built anew."
@@ -28,12 +29,12 @@ class DeviceMark:
     """What stands on a device that is an unfinished disk.
 
     Attributes:
-        owner: 16 bytes: whose it is.
+        claim: whose it is.
         size_bytes: size of the device.
         identity: what the kernel called it when it was taken (`devices.device_identity`); empty if nothing.
     """
 
-    owner: bytes
+    claim: Claim
     size_bytes: int
     identity: str
 
@@ -41,7 +42,8 @@ class DeviceMark:
         """Lay out the first `FRONT_BYTES` of the device."""
         mark = np.zeros((), layout.MARK)
         mark["magic"], mark["version"] = layout.MARK_MAGIC, layout.VERSION
-        mark["owner"] = np.frombuffer(self.owner, np.uint8)
+        mark["owner"] = np.frombuffer(self.claim.owner, np.uint8)
+        mark["taken"] = np.frombuffer(self.claim.taken, np.uint8)
         mark["size_bytes"], mark["identity"] = self.size_bytes, self.identity.encode()
         mark["digest"] = np.frombuffer(blake3(mark.tobytes()[:-32]).digest(), np.uint8)
         return bytes(layout.MARK_OFFSET) + mark.tobytes().ljust(FRONT_BYTES - layout.MARK_OFFSET, b"\0")
@@ -57,9 +59,8 @@ def read_mark(front: bytes) -> DeviceMark | None:
     if len(packed) < layout.MARK.itemsize or blake3(packed[:-32]).digest() != packed[-32:]:
         return None
     mark: np.void = np.frombuffer(packed, layout.MARK)[0]
-    found = DeviceMark(
-        mark["owner"].tobytes(), int(mark["size_bytes"]), mark["identity"].decode(errors="replace")
-    )
+    claim = Claim(mark["owner"].tobytes(), mark["taken"].tobytes())
+    found = DeviceMark(claim, int(mark["size_bytes"]), mark["identity"].decode(errors="replace"))
     return found if found.front() == front else None
 
 
@@ -120,7 +121,7 @@ def refuse_other(path: Path, found: bytes, wanted: DeviceMark, goal: bytes | Non
         path: the device.
         found: its first `FRONT_BYTES`.
         wanted: the mark, if it is that device.
-        goal: what the last write of finalizing puts there; None before that was begun.
+        goal: what the last write of finalizing puts there; None before nothing but that is missing.
 
     Raises:
         RestoreError: it is another one, or not as it was left.
@@ -136,8 +137,10 @@ def refuse_other(path: Path, found: bytes, wanted: DeviceMark, goal: bytes | Non
             path=str(path),
             hint=_ANEW,
         )
-    if mark.owner != wanted.owner:
+    if mark.claim.owner != wanted.claim.owner:
         raise RestoreError("was taken for another job", path=str(path), hint=_ANEW)
+    if mark.claim != wanted.claim:
+        raise RestoreError("was taken for this job before another one was", path=str(path), hint=_ANEW)
     raise RestoreError(
         "is another device than the one that was taken, or a copy of it",
         path=str(path),

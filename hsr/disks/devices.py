@@ -52,12 +52,11 @@ def device_identity(path: Path) -> str:
 
 def _line(path: Path) -> str:
     try:
-        text = path.read_text(errors="replace").strip()
+        words = path.read_text(errors="replace").split()
     except OSError:
         return ""
-    return " ".join("".join(c if c.isascii() and c.isprintable() else "?" for c in text).split())[
-        :_IDENTITY_CHARS_MAX
-    ]
+    line = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in " ".join(words))
+    return line[:_IDENTITY_CHARS_MAX]
 
 
 def lasting_name(path: Path) -> Path:

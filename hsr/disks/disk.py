@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from secrets import token_bytes
 from typing import Final, Protocol, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from hsr.disks.form import HIDDEN_BYTES, DiskForm, DiskKind, Part, Stamp
 from hsr.disks.forms import form_for
 from hsr.disks.medium import DiskFile, LocalMedium, Medium
 from hsr.disks.pieces import Pieces
-from hsr.disks.side_files import DiskMap, SidePaths, make_map, open_map
+from hsr.disks.side_files import Claim, DiskMap, SidePaths, make_map, open_map
 from hsr.disks.vmdk import descriptor
 from policies.errors import ConfigurationError, RestoreError
 
@@ -109,7 +110,8 @@ def create_disk(
     for name in {path, *taken, paths.map} - ({path} if kind is DiskKind.DEVICE else set()):
         if medium.exists(name):
             raise ConfigurationError("exists already", path=str(name))
-    make_map(medium, paths, form, size_bytes, owner)
+    claim = Claim(owner, token_bytes(16)) if kind is DiskKind.DEVICE else Claim()
+    make_map(medium, paths, form, size_bytes, claim)
     return _opened(path, paths, medium, serial=0, begins=True)
 
 
@@ -197,7 +199,7 @@ def _take_device(file: DiskFile, path: Path, medium: Medium, disk_map: DiskMap) 
         raise RestoreError(
             "is too small", path=str(path), expected=f"{size_bytes:,} bytes", actual=f"{found_bytes:,}"
         )
-    mark = DeviceMark(disk_map.owner, found_bytes, medium.identity(path))
+    mark = DeviceMark(disk_map.claim, found_bytes, medium.identity(path))
     edge_bytes = min(HIDDEN_BYTES, size_bytes)
     for end in {edge_bytes, size_bytes, found_bytes}:
         file.zero(end - edge_bytes, edge_bytes)
@@ -207,9 +209,9 @@ def _take_device(file: DiskFile, path: Path, medium: Medium, disk_map: DiskMap) 
 
 def _marked_front(path: Path, medium: Medium, disk_map: DiskMap, edges: Edges, file: DiskFile) -> bytes:
     """Return what the front of a device is to be while it is unfinished; refuse a device that is another one."""
-    mark = DeviceMark(disk_map.owner, file.size_bytes(), medium.identity(path))
+    mark = DeviceMark(disk_map.claim, file.size_bytes(), medium.identity(path))
     size = min(FRONT_BYTES, disk_map.size_bytes)
-    goal = edges.read(0, size) if disk_map.state.is_finalizing else None
+    goal = edges.read(0, size) if disk_map.state.is_settled else None
     refuse_other(path, file.read(0, size), mark, goal)
     return mark.front()[:size]
 
@@ -358,6 +360,8 @@ class _Disk:
                 front = self._settle_edges()
                 self._file.truncate(self._form.file_bytes(used))
                 self._put(self._form.tables(used, stamp))
+                if front and not self._map.state.is_settled:
+                    self._map.settle()
                 for part in (*front, *self._form.signatures(used, stamp)):
                     self._put([part])
                 if self.kind is DiskKind.VMDK_FLAT:
@@ -373,7 +377,7 @@ class _Disk:
         if not signatures:
             size = len(self._unfinished)
             front = front_of(self._file.read(0, size), self._unfinished, self._edges.read(0, size))
-            return front in (Front.FINISHED, Front.STRANGE)
+            return self._map.state.is_settled and front in (Front.FINISHED, Front.STRANGE)
         offset, signature = signatures[-1]
         return self._file.read(offset, _MARK_BYTES) == signature[:_MARK_BYTES]
 

@@ -23,6 +23,9 @@ RECORD_BLOCKS: Final = 2
 RECORD_FINALIZING: Final = 3
 """From here on the disk takes no more writes, and may be a disk already."""
 
+RECORD_SETTLED: Final = 4
+"""Of a raw file or a device: all but its front is as it is to be, durably; the front comes last."""
+
 HEADER: Final = np.dtype(
     [
         ("magic", "S8"),
@@ -35,12 +38,13 @@ HEADER: Final = np.dtype(
         ("slots_offset", "<u8"),
         ("stride_bytes", "<u8"),
         ("owner", "u1", (16,)),
-        ("reserved_b", "u1", (392,)),
+        ("taken", "u1", (16,)),
+        ("reserved_b", "u1", (376,)),
         ("digest", "u1", (32,)),
     ]
 )
 """First 512 bytes. `digest` is BLAKE3 of all before it. The four numbers before `owner` are 0 for a kind without slots,
-and `owner` is 0 for what is no device."""
+and `owner` and `taken` are 0 for what is no device."""
 
 MARK_MAGIC: Final = b"RFDISKD\x1a"
 MARK_OFFSET: Final = 2048
@@ -53,7 +57,8 @@ MARK: Final = np.dtype(
         ("owner", "u1", (16,)),
         ("size_bytes", "<u8"),
         ("identity", "S256"),
-        ("reserved_b", "u1", (184,)),
+        ("taken", "u1", (16,)),
+        ("reserved_b", "u1", (168,)),
         ("digest", "u1", (32,)),
     ]
 )

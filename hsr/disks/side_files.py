@@ -60,6 +60,19 @@ class SidePaths:
         return self.folder / f"{self.name}.edges"
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose a device is, as map and mark say; all zeros where there is none.
+
+    Attributes:
+        owner: 16 bytes: who has taken it.
+        taken: 16 bytes, different each time that it is taken.
+    """
+
+    owner: bytes = bytes(16)
+    taken: bytes = bytes(16)
+
+
 @dataclass(slots=True)
 class MapState:
     """What a map says.
@@ -69,6 +82,7 @@ class MapState:
         slot_count: how many slots are given away.
         is_started: whether the disk's own file was made.
         is_finalizing: whether the disk takes no more writes.
+        is_settled: of a raw file or device, whether nothing but its front is missing.
         serial: number of the last record.
         end_bytes: where the next record goes.
     """
@@ -77,6 +91,7 @@ class MapState:
     slot_count: int = 0
     is_started: bool = False
     is_finalizing: bool = False
+    is_settled: bool = False
     serial: int = 0
     end_bytes: int = layout.HEADER.itemsize
 
@@ -87,14 +102,14 @@ class DiskMap:
     Args:
         file: the file.
         size_bytes: what is to fit on the disk.
-        owner: 16 bytes: of a device, whose it is.
+        claim: of a device, whose it is.
         state: what it says.
     """
 
-    def __init__(self, file: DiskFile, size_bytes: int, owner: bytes, state: MapState) -> None:
+    def __init__(self, file: DiskFile, size_bytes: int, claim: Claim, state: MapState) -> None:
         self._file = file
         self.size_bytes = size_bytes
-        self.owner = owner
+        self.claim = claim
         self.state = state
 
     def add_blocks(self, blocks: I32) -> None:
@@ -118,6 +133,11 @@ class DiskMap:
         self._append(layout.RECORD_FINALIZING)
         self.state.is_finalizing = True
 
+    def settle(self) -> None:
+        """Record, durably, that nothing is missing but the front; see `add_blocks`."""
+        self._append(layout.RECORD_SETTLED)
+        self.state.is_settled = True
+
     def _append(self, kind: int, blocks: bytes = b"") -> None:
         record = np.zeros((), layout.RECORD)
         record["magic"] = layout.RECORD_MAGIC
@@ -137,7 +157,7 @@ class DiskMap:
         self._file.close()
 
 
-def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int, owner: bytes) -> None:
+def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int, claim: Claim) -> None:
     """Make the side files of a new disk; whatever is left of an older attempt is replaced.
 
     Args:
@@ -145,7 +165,7 @@ def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int, 
         paths: their names.
         form: form of the disk.
         size_bytes: what is to fit on it.
-        owner: 16 bytes: of a device, whose it is; else zeros.
+        claim: of a device, whose it is.
 
     Raises:
         RestoreError: the medium refuses.
@@ -155,7 +175,8 @@ def make_map(medium: Medium, paths: SidePaths, form: DiskForm, size_bytes: int, 
     header = np.zeros((), layout.HEADER)
     header["magic"], header["version"] = layout.MAGIC, layout.VERSION
     header["kind"], header["size_bytes"] = form.kind.value.encode(), size_bytes
-    header["owner"] = np.frombuffer(owner, np.uint8)
+    header["owner"] = np.frombuffer(claim.owner, np.uint8)
+    header["taken"] = np.frombuffer(claim.taken, np.uint8)
     for name, number in _geometry(form).items():
         header[name] = number
     header["digest"] = np.frombuffer(blake3(header.tobytes()[:-32]).digest(), np.uint8)
@@ -216,7 +237,8 @@ def open_map(medium: Medium, paths: SidePaths, disk: Path, serial: int = 0) -> t
             _refuse_damage(file, paths.map, state, size)
             file.truncate(state.end_bytes)
             file.sync()
-        return DiskMap(file, int(header["size_bytes"]), header["owner"].tobytes(), state), form
+        claim = Claim(header["owner"].tobytes(), header["taken"].tobytes())
+        return DiskMap(file, int(header["size_bytes"]), claim, state), form
     except BaseException:
         file.close()
         raise
@@ -264,6 +286,7 @@ def _read_record(file: DiskFile, path: Path, state: MapState) -> bool:
         _give_slots(blocks, state, path)
     state.is_started |= kind == layout.RECORD_STARTED
     state.is_finalizing |= kind == layout.RECORD_FINALIZING
+    state.is_settled |= kind == layout.RECORD_SETTLED
     state.serial += 1
     state.end_bytes += rounded_up(layout.RECORD.itemsize + 4 * count, layout.ALIGN_BYTES)
     return True

@@ -6,13 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from hsr.disks.device_mark import mark_on
-from hsr.disks.side_files import SIDE_NAME
+from hsr.disks.side_files import SIDE_NAME, Claim
 from policies.headstart import DiskState
 from storage.capture import capture
 from storage.catalog.headstart import make_job_due
@@ -202,7 +203,7 @@ def test_another_device_under_the_same_name_is_left_alone(bench: Bench, other: s
         mark = mark_on(bench.device)
         assert mark is not None
         content = bytearray(DEVICE_BYTES)
-        content[:4096] = type(mark)(bytes(16), mark.size_bytes, mark.identity).front()
+        content[:4096] = replace(mark, claim=Claim()).front()
         file.write_bytes(content)
     elif other in ("of another size", "smaller"):
         content = (bench.place / "backing").read_bytes()
@@ -225,6 +226,37 @@ def test_another_device_under_the_same_name_is_left_alone(bench: Bench, other: s
     assert bench.number() == 1
     bench.did("hsr", "finalize", "stand-by")
     assert bench.device.read_bytes()[: bench.volume_bytes] == bench.truth[1]
+
+
+def test_a_copy_of_a_device_and_one_that_was_taken_before(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    """A copy bears the mark, and the number of the device that it was made of."""
+    serial = ["serial 1"]
+    for module in ("hsr.disks.medium", "actors.headstart_device"):
+        monkeypatch.setattr(f"{module}.device_identity", lambda _: serial[0])
+    bench.did(*bench.adding())
+    bench.home.settle()
+    first, copy = bench.place / "backing", bench.place / "copy"
+    run("sync")
+    shutil.copyfile(first, copy)
+    before, serial[0] = copy.read_bytes(), "serial 2"
+    attach(bench.device, copy)
+    bench.roll()
+    assert "or a copy of it" in bench.row().reason
+    assert copy.read_bytes() == before
+    said = bench.refused("hsr", "enable", "stand-by", "--fresh", "--yes")
+    assert "something that is not zero" in said
+    serial[0] = "serial 1"
+    bench.did("hsr", "enable", "stand-by", "--fresh", "--yes")
+    bench.home.settle()
+    assert bench.number() == 1
+    before = first.read_bytes()
+    attach(bench.device, first)
+    bench.roll()
+    assert "was taken for this job before" in bench.row().reason
+    assert first.read_bytes() == before
+    attach(bench.device, copy)
+    bench.look_again()
+    assert bench.number() == 2
 
 
 def test_a_device_that_is_gone_or_written_to_by_others(bench: Bench):
@@ -299,7 +331,7 @@ def test_killed_anywhere_in_taking_a_device_the_agent_leaves_it_alone(
         if not was_killed:
             assert step > 20
             return
-        step += 4
+        step += 7
 
 
 def test_killed_anywhere_in_finalizing_a_device(bench: Bench, monkeypatch: pytest.MonkeyPatch):
@@ -327,7 +359,7 @@ def test_killed_anywhere_in_finalizing_a_device(bench: Bench, monkeypatch: pytes
             path.write_bytes(plain)
         bench.home.lose_catalogue()
         bench.home.settle()
-        step += 5
+        step += 7
     assert backing.stat().st_size == DEVICE_BYTES
 
 

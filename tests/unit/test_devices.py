@@ -10,10 +10,12 @@ import pytest
 from hsr.disks import devices
 from hsr.disks.device_mark import DeviceMark, Front, front_of, read_mark, refuse_other
 from hsr.disks.devices import device_identity, lasting_name, what_is_on
+from hsr.disks.side_files import Claim
 from policies.errors import RestoreError
 from tests.loop import loop_device, needs_root
 
-MARK = DeviceMark(b"j" * 16, 1 << 30, "wwid naa.5000c500a1b2c3d4")
+CLAIM = Claim(b"j" * 16, b"t" * 16)
+MARK = DeviceMark(CLAIM, 1 << 30, "wwid naa.5000c500a1b2c3d4")
 FRONT = MARK.front()
 GOAL = bytes(1024) + b"abc" * 512 + bytes(512) + b"end".ljust(1024)
 PATH = Path("/dev/sdz")
@@ -67,9 +69,10 @@ def test_a_blank_front_of_a_blank_goal_is_unfinished():
         (GOAL, None, "bears no mark"),
         (mixed(3), None, "bears no mark"),
         (bytes(4096), GOAL, "bears no mark"),
-        (DeviceMark(bytes(16), MARK.size_bytes, MARK.identity).front(), None, "for another job"),
-        (DeviceMark(MARK.owner, MARK.size_bytes, "serial 7").front(), None, "or a copy of it"),
-        (DeviceMark(MARK.owner, MARK.size_bytes + 512, MARK.identity).front(), GOAL, "another device"),
+        (DeviceMark(Claim(), MARK.size_bytes, MARK.identity).front(), None, "for another job"),
+        (DeviceMark(Claim(CLAIM.owner), MARK.size_bytes, MARK.identity).front(), None, "before another one"),
+        (DeviceMark(CLAIM, MARK.size_bytes, "serial 7").front(), None, "or a copy of it"),
+        (DeviceMark(CLAIM, MARK.size_bytes + 512, MARK.identity).front(), GOAL, "another device"),
     ],
 )
 def test_another_device_is_refused(found: bytes, goal: bytes | None, said: str | None):
@@ -101,7 +104,7 @@ def test_what_the_kernel_says_of_a_device(tmp_path: Path, monkeypatch: pytest.Mo
         (whole / "serial").write_text("  S/N  7\n")
         assert device_identity(device) == "serial S/N 7, partition 2"
         (whole / "wwid").write_text("naa.5000\u00e9\n" + "x" * 999)
-        assert device_identity(device) == f"wwid naa.5000? {'x' * 187}, partition 2"
+        assert device_identity(device) == f"wwid naa.5000? {'x' * 190}, partition 2"
         for name in ("ata-disk", "wwn-0x5000", "scsi-disk", "zz-other"):
             (by_id / name).symlink_to(device if name != "zz-other" else "/dev/null")
         assert lasting_name(device) == by_id / "wwn-0x5000"

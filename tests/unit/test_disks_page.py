@@ -21,6 +21,7 @@ ROW = re.compile(r"^\| (\d+) \| (\d+) \| (\S+) \| (\w+) \|.*\|$")
 SECTIONS = {
     "## The map": layout_side.HEADER,
     "### Record": layout_side.RECORD,
+    "### Mark of a device": layout_side.MARK,
     "## The cursor": layout_cursor.CURSOR,
     "### Point of a cursor": layout_cursor.POINT,
     "### Footer": layout_vhd.FOOTER,
@@ -69,8 +70,11 @@ def test_kinds_and_what_they_hold() -> None:
 def test_names_and_numbers() -> None:
     assert f"`{SIDE_NAME}/`" in PAGE
     assert layout_side.MAGIC == b"RFDISKM\x1a"
+    assert layout_side.MARK_MAGIC == b"RFDISKD\x1a"
+    assert layout_side.MARK_OFFSET == 2048
     assert layout_side.RECORD_MAGIC == b"RFDISKR\x1a"
     assert (layout_side.RECORD_STARTED, layout_side.RECORD_BLOCKS, layout_side.RECORD_FINALIZING) == (1, 2, 3)
+    assert layout_side.RECORD_SETTLED == 4
     assert layout_side.ALIGN_BYTES == 512
     assert layout_cursor.MAGIC == b"RFDISKC\x1a"
     assert layout_cursor.VERSION == 1

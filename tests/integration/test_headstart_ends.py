@@ -134,7 +134,7 @@ def test_killed_anywhere_in_finalizing_an_end_is_neither_lost_nor_made_up(
         if not was_killed:
             break
         put_back(office, state)
-        step += 3
+        step += 6
     assert ends >= {DiskState.FINALIZED, DiskState.STOPPED}
 
 
@@ -202,7 +202,7 @@ def test_killed_anywhere_in_setting_aside_the_same_command_goes_on(
         if not was_killed:
             assert step > 20
             return
-        step += 2
+        step += 5
 
 
 def test_what_may_be_in_use_is_left_where_it_is(office: Office):

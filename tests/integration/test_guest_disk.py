@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -162,14 +164,21 @@ def test_bitmaps_of_qcow2_outlive_their_qemu(tiny, tmp_path):
         assert writer.must_be_a_moment(restored(tiny, 1)) == len(writer.log)
 
 
-def test_what_qemu_cannot_do_is_said(tiny, tmp_path):
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose name leaves room for that of a socket."""
+    with TemporaryDirectory(prefix="rf-") as folder:
+        yield Path(folder)
+
+
+def test_what_qemu_cannot_do_is_said(tiny, tmp_path, short):
     disk = tmp_path / "disk"
     new_disk(disk, CONTENT, "raw")
     with running_guest(tmp_path, disk) as guest:
         with pytest.raises(SourceError, match="no node named") as caught:
             capture(GuestAccess(guest.control, "disk9"), tiny.folder, tiny.name, now=START)
         assert NODE in (caught.value.hint or "")
-        access = GuestAccess(guest.control, NODE, scratch=tmp_path)
+        access = GuestAccess(guest.control, NODE, scratch=short)
         with pytest.raises(SourceError, match="already running") as caught:
             capture(access, tiny.folder, tiny.name, now=START)
         assert "--nbd-server" in (caught.value.hint or "")

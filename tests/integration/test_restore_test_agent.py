@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -40,7 +42,11 @@ def command(agent: AgentRun, *words: str | Path) -> list[dict[str, Any]]:
 def make_file_system(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(32 << 20)
-    run("mkfs.ext4", "-q", "-F", "-d", "/usr/share/doc/e2fsprogs", str(path))
+    content = path.with_suffix(".content")
+    content.mkdir()
+    for number in range(20):
+        (content / f"file {number}").write_text(f"line {number}\n" * 500)
+    run("mkfs.ext4", "-q", "-F", "-d", str(content), str(path))
 
 
 def land(agent: AgentRun, raw: Path, number: int) -> None:
@@ -97,9 +103,17 @@ def test_a_point_is_tested_each_day_and_the_result_stands_on_it(agent: AgentRun,
     assert not agent.attempts()
 
 
-def test_a_worker_killed_during_a_test_leaves_nothing_and_the_test_holds_up_nobody(tmp_path: Path):
-    room, programs = tmp_path / "room", tmp_path / "programs"
-    room.mkdir()
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder whose name leaves room for that of a socket."""
+    with TemporaryDirectory(prefix="rf-") as folder:
+        yield Path(folder)
+
+
+def test_a_worker_killed_during_a_test_leaves_nothing_and_the_test_holds_up_nobody(
+    tmp_path: Path, room: Path
+):
+    programs = tmp_path / "programs"
     programs.mkdir()
     busy, slow = tmp_path / "busy", tmp_path / "slow"
     slow.touch()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.headstart_view import DiskView, image_paths
 from hsr.disks.form import DiskKind, Part, Stamp
+from hsr.disks.shares import refuse_unmounted
 from hsr.rolling.cursor_file import Phase, Place
 from hsr.rolling.disk import Rolled, RollingDisk, Stopping
 from hsr.wrapping.whole_disks import refuse_whole_disk, start_of_point
@@ -157,10 +157,8 @@ def make_place(view: DiskView) -> None:
         RestoreError: the location is out of reach, or refuses.
     """
     location = Path(view.location.path)
-    if view.location.kind is LocationKind.SMB and not _is_mounted(location):
-        raise RestoreError(
-            "no share is mounted there", path=str(location), hint="Mount it, then enable the job."
-        )
+    if view.location.kind is LocationKind.SMB:
+        refuse_unmounted(location)
     home = (view.side_folder or view.path).parent
     try:
         home.relative_to(location)
@@ -171,11 +169,6 @@ def make_place(view: DiskView) -> None:
         raise ConfigurationError("does not lie in its location", path=str(view.path)) from error
     except OSError as error:
         raise RestoreError(error.strerror or str(error), path=str(home)) from error
-
-
-def _is_mounted(path: Path) -> bool:
-    """Tell whether a folder lies on something that was mounted, other than the root of all."""
-    return any(os.path.ismount(one) for one in (path, *path.parents) if one != Path("/"))
 
 
 def key_for(seal: CredentialSeal | None, job: HeadStartJob, images: Sequence[Path]) -> ChainKey | None:

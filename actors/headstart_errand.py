@@ -30,6 +30,7 @@ from actors.headstart_disk import bring_to_goal, key_for, patches_of, place_of, 
 from actors.headstart_view import DiskView, disk_title, sent_to, view_of_disk
 from hsr.disks.devices import look_anew
 from hsr.disks.form import DiskKind, Part
+from hsr.disks.shares import refuse_unmounted
 from hsr.rolling.cursor_file import Phase
 from hsr.rolling.disk import (
     RollingDisk,
@@ -51,7 +52,7 @@ from policies.headstart import DiskState
 from policies.points import Point, Span
 from storage.catalog.chains import AT_ONCE
 from storage.catalog.headstart import is_held, lock_disk, release_disk
-from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, LocationKind
 from storage.catalog.leases import is_alive, renew
 from storage.catalog.models import Attempt, Chain, EventKind, WorkKind
 from storage.pipeline import Progress
@@ -381,6 +382,8 @@ def discard_files(view: DiskView) -> Path | None:
 
     Crash: the disk, or parts of it; the same again goes on.
     """
+    if view.location.kind is LocationKind.SMB:
+        refuse_unmounted(Path(view.location.path))
     try:
         standing = read_standing(view.path, side_folder=view.side_folder)
     except FormatError:

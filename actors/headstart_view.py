@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +15,8 @@ from actors.chain_view import may_be_worked_in
 from actors.context import AgentContext
 from actors.patience import patiently
 from hsr.disks.form import DiskKind
+from hsr.disks.medium import LocalMedium, refusals
+from hsr.disks.shares import refuse_unmounted
 from hsr.disks.side_files import SIDE_NAME
 from hsr.rolling.cursor_file import Phase, Standing
 from hsr.rolling.disk import read_standing
@@ -26,7 +27,7 @@ from policies.holdings import Holding
 from policies.points import Point
 from storage.catalog.facts import holding_of
 from storage.catalog.headstart import chain_of_disk, is_held, later_base
-from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, JobState, Location, LocationKind
 from storage.catalog.locations import disk_path
 from storage.catalog.models import Chain, Folder, Image
 
@@ -257,8 +258,12 @@ def _look(
     """Read the cursor file of a disk; give a plan that says so if its location is out of reach."""
 
     def look(_: object) -> Standing | None:
-        if not Path(location.path).is_dir():
-            raise StorageError("is not there", path=location.path)
+        place = Path(location.path)
+        with refusals(place):
+            if not place.is_dir():
+                raise StorageError("is not there", path=location.path)
+        if location.kind is LocationKind.SMB:  # what lies below a share that is not mounted is another disk
+            refuse_unmounted(place)
         side_folder = side_folder_of(location, job)
         found = read_standing(path, side_folder=side_folder)
         if found is not None and found.phase is Phase.FINALIZED and found.job_uid.hex() != job.uid:
@@ -266,7 +271,7 @@ def _look(
         if side_folder is not None:
             if found is not None and found.phase is not Phase.FINALIZED and not path.is_block_device():
                 raise StorageError("is not attached", path=str(path))
-        elif found is None and os.path.lexists(path):
+        elif found is None and LocalMedium().exists(path):
             raise StorageError("is there, but is no disk that is rolled forward", path=str(path))
         return found
 

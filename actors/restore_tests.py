@@ -56,7 +56,7 @@ from storage.catalog.leases import is_alive
 from storage.catalog.memory_models import StoredClaim
 from storage.catalog.mirroring import mirror_ledger
 from storage.catalog.models import Attempt, Chain, EventKind, Folder, Image, WorkKind
-from storage.catalog.point_tests import last_test, note_test
+from storage.catalog.point_tests import last_test, note_test, words_of_test
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -283,8 +283,8 @@ def _admit(context: AgentContext, session: Session, due: _Due) -> int | None:
     if admitted.admission is not Admission.RUNNING:
         ahead = admitted.retry_at or _not_after(due.now + _AT_LATEST, due.plan)
         due.disk.next_test_at = max(ahead, due.now)
-        if admitted.admission is not Admission.DROPPED:
-            due.disk.test_problem = admitted.reason
+        is_dropped = admitted.admission is Admission.DROPPED
+        due.disk.test_problem = None if is_dropped else admitted.reason
     return None
 
 
@@ -306,10 +306,11 @@ def _carry_out(context: AgentContext, task: _Task) -> None:
         try:
             with _told_of_images(context, task):
                 answer = _tested(context, task)
-            problem = None if answer.lacking is None else f"cannot be tested here: {answer.lacking}"
+            if answer.lacking is not None:
+                problem = words_of_test(f"cannot be tested here: {answer.lacking}")
         except (ConfigurationError, PasswordError) as error:
             hint = f". {error.hint}" if error.hint else ""
-            problem = f"cannot be tested here: {error}{hint}"
+            problem = words_of_test(f"cannot be tested here: {error}{hint}")
         persist(context, lambda session: _record(context, session, task, answer, problem))
         trial.done = True
     if not trial.done:
@@ -427,7 +428,7 @@ def _record(
         tested_at=task.begun_at,
         seconds=answer.seconds,
         verdict=answer.verdict,
-        words=answer.words,
+        words=words_of_test(answer.words),
         screenshot=answer.screenshot,
         facts=dict(answer.facts),
     )
@@ -469,7 +470,7 @@ def _record_trouble(
     if reason is None:
         disk.next_test_at = task.begun_at
         return
-    disk.test_problem = reason
+    disk.test_problem = words_of_test(reason)
     disk.next_test_at = again_at or _not_after(task.begun_at + _AT_LATEST, task.plan)
 
 

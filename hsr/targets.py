@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from policies.errors import ConfigurationError, RestoreError
+from storage.mounts import share_at
 from storage.publish import PartialFile
 from storage.source import device_or_file_bytes
 
@@ -212,17 +214,18 @@ class DirectWriter:
     """Writes long aligned runs past the page cache, where the file system can do that.
 
     A restored volume is larger than the memory, mostly: caching it would only push out what others use, and on
-    virtual machines the first use of fresh memory costs more than the writing itself.
+    virtual machines the first use of fresh memory costs more than the writing itself. On shares nothing is written
+    directly: two ways to write one file are for a server to bring together.
 
     Args:
         path: the file or device, which exists.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
-        except OSError:
-            self._fd = -1
+        self._fd = -1
+        with contextlib.suppress(OSError):
+            if share_at(path) is None:
+                self._fd = os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
 
     def write(self, offset: int, plain: memoryview) -> int:
         """Write as much as can be written directly from the front of a run.

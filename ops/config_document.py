@@ -197,12 +197,17 @@ def name_fault(name: str) -> str | None:
 
 def plain_address(address: str) -> str:
     """Return the address of a share with slashes, as it is kept."""
-    return address.replace("\\", "/").removeprefix("smb:").rstrip("/")
+    plain = address.replace("\\", "/").rstrip("/")
+    return plain[4:] if plain[:6].lower() == "smb://" else plain
 
 
 def address_fault(address: str) -> str | None:
     """Say why words are no address of a share; None if they are one, or nothing."""
     plain = plain_address(address)
+    if "@" in plain:  # it is not repeated: a password may stand in it
+        return (
+            "address cannot have an @ in it: a user and a password are said by themselves, not in an address"
+        )
     is_share = plain.startswith("//") and plain.count("/") >= 3 and "///" not in plain and plain.isprintable()
     return None if is_share or not plain else f"address cannot be {address!r}: it takes //SERVER/SHARE"
 

@@ -12,6 +12,7 @@ from actors.headstart_disk import password_place, place_of
 from hsr.disks.devices import lasting_name
 from hsr.disks.form import DiskKind
 from hsr.disks.forms import form_for
+from hsr.disks.medium import LocalMedium
 from hsr.disks.side_files import SIDE_NAME
 from hsr.rolling.cursor_file import Phase
 from hsr.rolling.disk import read_standing
@@ -262,7 +263,7 @@ class HeadStartKeeping:
         for job, disk, location, _ in jobs_with_disks(self._session):
             if is_same_place(disk_path(location, job, disk), path):
                 raise ConfigurationError(f"is where job {job.name!r} keeps a disk", path=str(path))
-        if path.exists() and not path.is_block_device():
+        if LocalMedium().exists(path) and not path.is_block_device():
             raise ConfigurationError(
                 "exists already", path=str(path), hint="Choose another --subfolder, or move it away."
             )

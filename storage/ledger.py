@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from typing import BinaryIO, Final
 
 from policies.errors import BusyError, FormatError, StorageError, UnsupportedVersionError
 from storage.ledger_entries import Entry, LedgerState, pack_entry, unpack_entry
+from storage.locking import lock_file
 from storage.own_folder import OWN_NAME, UNLINKABLE, OpenFolder, opened_folder, readable
 from storage.publish import PartialFile, storage_errors
 
@@ -306,7 +306,7 @@ def _locked(own: OpenFolder) -> Iterator[None]:
 
 def _try_to_lock(fd: int, path: Path) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(fd)
     except BlockingIOError:
         return False
     except OSError as error:

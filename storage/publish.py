@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from policies.errors import BusyError, RollforwardError, StorageError
+from storage.locking import lock_file
+from storage.mounts import share_at
+from storage.sharing import insist
 from storage.sweep import PARTIAL_SUFFIX, sweep_partials
 
 _STEM_BYTES_MAX: Final = 200
@@ -110,17 +112,31 @@ class PartialFile:
 
         Crash: the name is there with the whole file behind it, or it is not there.
         """
+        self._give_name(rename_without_replacing)
+
+    def _give_name(self, rename: Callable[[Path, Path], object]) -> None:
         with storage_errors(self.target):
             os.fsync(self.fd)
             try:
-                rename_without_replacing(self.path, self.target)
-            except OSError as error:
-                if not self.has_final_name():
-                    if isinstance(error, FileExistsError):
-                        raise name_taken(self.target) from None
-                    raise
+                self._rename(rename)
+            except FileExistsError:
+                raise name_taken(self.target) from None
+            if self.fd >= 0 and share_at(self.fd) is not None:
+                os.fsync(self.fd)  # a folder's sync may not reach the server; this takes the new name with it
         self._close()
         _settle(self.target)
+
+    def _rename(self, rename: Callable[[Path, Path], object]) -> None:
+        try:
+            rename(self.path, self.target)
+        except OSError as error:
+            if self.has_final_name():
+                return
+            share = share_at(self.fd)
+            if share is None or error.errno != errno.EBUSY:
+                raise
+            self._close()  # some shares cannot rename what is open
+            insist(lambda: rename(self.path, self.target), share)
 
     def has_final_name(self) -> bool:
         """Tell whether the final name leads to this very file, which is still open.
@@ -137,31 +153,26 @@ class PartialFile:
 
     def replace(self) -> None:
         """Sync the file and put it in the place of whatever bears the final name; else like `publish`."""
-        with storage_errors(self.target):
-            os.fsync(self.fd)
-            try:
-                self.path.replace(self.target)
-            except OSError:
-                if not self.has_final_name():
-                    raise
-        self._close()
-        _settle(self.target)
+        self._give_name(Path.replace)
 
     def discard(self) -> None:
         """Remove the file, if it was not published."""
         if self.fd >= 0:
+            try:
+                share = share_at(self.fd)
+            finally:
+                self._close()  # some shares cannot remove what is open
             with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
-            self._close()
+                insist(self.path.unlink, share)
 
     def abandon(self) -> None:
         """Close the file, if it was not published, and leave it to a sweep."""
-        if self.fd >= 0:
-            self._close()
+        self._close()
 
     def _close(self) -> None:
-        os.close(self.fd)
-        self.fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     def __enter__(self) -> PartialFile:
         return self
@@ -175,7 +186,7 @@ def _create_locked(path: Path) -> int:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            lock_file(fd, waiting=True)
             if os.fstat(fd).st_nlink:
                 return fd
         except BaseException:
@@ -242,7 +253,7 @@ def folder_lock(folder: Path, name: str, what: str) -> Iterator[None]:
         fd = os.open(hidden / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(fd)
         except BlockingIOError:
             raise BusyError(
                 f"{what} is already running", path=str(folder), hint="Wait for it to end."

@@ -8,7 +8,6 @@ further parts, and what shares its bytes with one of these under a final name. N
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from policies.names import parse_image_name
+from storage.locking import lock_file
 
 PARTIAL_SUFFIX: Final = ".rf-partial"
 
@@ -101,7 +101,7 @@ def _sweep_set(first: Path, listed: Sequence[str]) -> None:
         _remove(_further_of(first, listed))
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(fd)
         listed = _files_in(first.parent)
         further = _further_of(first, listed)
         if first.name in listed and os.fstat(fd).st_nlink == 1:  # else it is published; with two names, too

@@ -14,40 +14,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_SILENT: Final = frozenset(
-    {
-        "9p",
-        "acfs",
-        "afs",
-        "autofs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "davfs",
-        "gfs",
-        "gfs2",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs3",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "prl_fs",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "vboxsf",
-        "virtiofs",
-        "vmhgfs",
-    }
-)
-"""Where others may write without the kernel's knowledge: shares, and disks of several machines."""
-
-_LOCAL_FUSE: Final = frozenset({"fuse.ntfs-3g", "fuse.exfat", "fuse.lowntfs-3g"})
-"""File systems in user space whose disk is this machine's own; any other may be a share."""
+from storage.mounts import is_shared
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
@@ -67,9 +34,7 @@ class Mount(NamedTuple):
 
 def tells_changes(kind: str) -> bool:
     """Tell whether the kernel sees every change on a file system of this type."""
-    if kind.startswith("fuse"):
-        return kind == "fuseblk" or kind in _LOCAL_FUSE
-    return kind not in _SILENT
+    return not is_shared(kind)
 
 
 def read_mounts() -> str:

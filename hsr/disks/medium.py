@@ -19,9 +19,13 @@ import numpy as np
 from hsr.disks import medium_kernels as kernels
 from hsr.disks.devices import device_identity, forget_cached, open_alone, sector_bytes
 from hsr.disks.pieces import Pieces
+from hsr.disks.shares import Link, replace_on_share
 from hsr.targets import DirectWriter
 from policies.errors import BusyError, ConfigurationError, RestoreError
+from storage.locking import lock_file
+from storage.mounts import share_at
 from storage.publish import sync_folder
+from storage.sharing import insist
 from storage.source import device_or_file_bytes
 
 _ZERO_PIECE: Final = bytes(1 << 20)
@@ -32,6 +36,12 @@ _ZERO_RUN_BYTES: Final = 1 << 30
 _FICLONE: Final = 0x40049409
 _COPY_BYTES: Final = 16 << 20
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
+_AWAY: Final = {
+    *(errno.ENOTCONN, errno.ESTALE, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT),
+    *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET),
+}
+"""What is said of a share whose server does not answer."""
+
 _SEND_BYTES: Final = 4 << 20
 """The kernel is told to begin with so much; it would wait for seconds, or for a sync."""
 _SEND_ONLY: Final = 2
@@ -137,7 +147,7 @@ class LocalMedium:
 
     def open(self, path: Path, *, create: bool = False) -> DiskFile:
         """Open a file; see `Medium`."""
-        with _refusals(path):
+        with refusals(path):
             is_device = path.is_block_device()
             flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
             if create:
@@ -156,17 +166,22 @@ class LocalMedium:
         return _LocalFile(fd, path, is_device=is_device)
 
     def exists(self, path: Path) -> bool:
-        """Tell whether a name leads to anything; see `Medium`."""
-        return os.path.lexists(path)
+        """Tell whether a name leads to anything; see `Medium`. What cannot be told is an error, not a no."""
+        with refusals(path):
+            try:
+                path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
 
     def identity(self, path: Path) -> str:
         """Say which device it is; see `Medium`."""
-        with _refusals(path):
+        with refusals(path):
             return device_identity(path)
 
     def load(self, path: Path, limit_bytes: int) -> bytes | None:
         """Read a small file; see `Medium`."""
-        with _refusals(path):
+        with refusals(path):
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
@@ -180,47 +195,59 @@ class LocalMedium:
 
     def clone(self, source: Path, target: Path) -> bool:
         """Share the blocks of a file; see `Medium`."""
-        with _refusals(target), _both(source, target) as (read_fd, write_fd):
-            try:
-                fcntl.ioctl(write_fd, _FICLONE, read_fd)
-            except OSError as error:
-                target.unlink()
-                if error.errno in _FULL:
-                    raise
-                return False  # file systems and servers have many words for what they cannot do
-            os.fsync(write_fd)
-            return True
+        with refusals(target):
+            refusal: OSError | None = None
+            with _both(source, target) as (read_fd, write_fd):
+                link = Link(share_at(write_fd))
+                try:
+                    fcntl.ioctl(write_fd, _FICLONE, read_fd)
+                except OSError as error:
+                    refusal = error
+                else:
+                    os.fsync(write_fd)
+                    link.refuse_broken(target)
+            if refusal is not None:  # file systems and servers have many words for what they cannot do
+                self.remove(target)  # now that it is closed: some cannot do that before
+                if refusal.errno in _FULL:
+                    raise refusal
+            return refusal is None
 
     def copy(self, source: Path, target: Path, told: Told) -> bool:
         """Copy a file; see `Medium`."""
-        with _refusals(target), _both(source, target) as (read_fd, write_fd):
+        with refusals(target), _both(source, target) as (read_fd, write_fd):
             total = os.fstat(read_fd).st_size
+            link = Link(share_at(write_fd))
             os.ftruncate(write_fd, total)
             for at, size in _data_pieces(read_fd, total):
                 if told(at, total):
                     return False
                 _copy_piece(read_fd, write_fd, at, size)
             os.fsync(write_fd)
+            link.refuse_broken(target)
             return not told(total, total)
 
     def make_folder(self, path: Path) -> None:
         """Make a folder; see `Medium`."""
-        with _refusals(path):
+        with refusals(path):
             path.mkdir(mode=0o750, exist_ok=True)
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename a file; see `Medium`."""
-        with _refusals(target):
-            source.replace(target)
+        with refusals(target):
+            share = share_at(source)
+            if share is None:
+                source.replace(target)
+            else:
+                replace_on_share(source, target, share)
 
     def remove(self, path: Path) -> None:
         """Remove a file; see `Medium`."""
-        with _refusals(path):
-            path.unlink(missing_ok=True)
+        with refusals(path), contextlib.suppress(FileNotFoundError):
+            insist(path.unlink, share_at(path.parent))
 
     def sync_folder(self, path: Path) -> None:
         """Sync a folder; see `Medium`."""
-        with _refusals(path):
+        with refusals(path):
             sync_folder(path)
 
 
@@ -229,6 +256,7 @@ class _LocalFile:
         self._fd = fd
         self._path = path
         self._is_device = is_device
+        self._link = Link(share_at(fd))
         self._punches = True
         self._kept_bytes = 0
         self._direct: DirectWriter | None = None
@@ -236,7 +264,7 @@ class _LocalFile:
         self._sending: Future[None] | None = None
 
     def write(self, content: bytes | memoryview, offset: int) -> None:
-        with _refusals(self._path, offset):
+        with refusals(self._path, offset):
             _write_all(self._fd, memoryview(content), offset)
         self._send_soon(len(content))
 
@@ -267,7 +295,7 @@ class _LocalFile:
         row = -1
         while (row := kernels.write_pieces(kernels.PWRITE, self._fd, *columns, row + 1)) < len(starts):
             start, offset = int(starts[row]), int(offsets[row])
-            with _refusals(self._path, offset):
+            with refusals(self._path, offset):
                 _write_all(self._fd, pieces.buffer.data[start : start + int(lengths[row])], offset)
 
     def _send_soon(self, size: int) -> None:
@@ -280,7 +308,7 @@ class _LocalFile:
 
     def read(self, offset: int, size: int) -> bytes:
         found = bytearray()
-        with _refusals(self._path, offset):
+        with refusals(self._path, offset):
             while len(found) < size:
                 piece = os.pread(self._fd, size - len(found), offset + len(found))
                 if not piece:
@@ -289,7 +317,7 @@ class _LocalFile:
         return bytes(found)
 
     def zero(self, offset: int, size: int) -> None:
-        with _refusals(self._path, offset):
+        with refusals(self._path, offset):
             left = [(offset, offset + size)]
             if self._is_device:
                 left = self._zero_on_device(offset, offset + size)
@@ -316,12 +344,13 @@ class _LocalFile:
 
     def truncate(self, size_bytes: int) -> None:
         if not self._is_device:
-            with _refusals(self._path):
+            with refusals(self._path):
                 os.ftruncate(self._fd, size_bytes)
 
     def sync(self) -> None:
-        with _refusals(self._path):
+        with refusals(self._path):
             os.fdatasync(self._fd)
+        self._link.refuse_broken(self._path)
 
     def close(self) -> None:
         if self._sender is not None:
@@ -341,7 +370,8 @@ def _both(source: Path, target: Path) -> Iterator[tuple[int, int]]:
     with contextlib.ExitStack() as opened:
         read_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         opened.callback(os.close, read_fd)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        # Some shares give a size to nothing that is only written.
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             write_fd = os.open(target, flags, 0o640)
         except FileExistsError:
@@ -359,8 +389,9 @@ def _data_pieces(fd: int, total: int) -> Iterator[tuple[int, int]]:
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole is left
                 return
-            raise
-        end = os.lseek(fd, at, os.SEEK_HOLE)
+            end = total  # whoever cannot say where holes are has none
+        else:
+            end = os.lseek(fd, at, os.SEEK_HOLE)
         for first in range(at, end, _COPY_BYTES):
             yield first, min(_COPY_BYTES, end - first)
         at = end
@@ -387,7 +418,7 @@ def _take(fd: int, path: Path) -> None:
     if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
         raise ConfigurationError("is neither a regular file nor a block device", path=str(path))
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(fd)
     except BlockingIOError:
         raise BusyError("is being worked on", path=str(path), hint="Wait for that to end.") from None
 
@@ -418,15 +449,24 @@ def _punch(fd: int, offset: int, size: int) -> bool:
 
 
 @contextlib.contextmanager
-def _refusals(path: Path, offset: int | None = None) -> Iterator[None]:
-    """Turn an OSError into a RestoreError that says what to do."""
+def refusals(path: Path, offset: int | None = None) -> Iterator[None]:
+    """Turn an OSError within the block into a RestoreError that says what to do.
+
+    Args:
+        path: what is used.
+        offset: where in it, in bytes; None if that says nothing.
+    """
     try:
         yield
     except OSError as error:
-        full = error.errno in _FULL
+        full, hint = error.errno in _FULL, None
+        if full:
+            hint = "Free some room, then have it go on; nothing is lost."
+        elif error.errno in _AWAY:
+            hint = "Is its server up? It goes on from where it was once the share is back."
         raise RestoreError(
             "the disk is full" if full else f"cannot be used: {error.strerror}",
             path=str(path),
             offset=offset,
-            hint="Free some room, then have it go on; nothing is lost." if full else None,
+            hint=hint,
         ) from error

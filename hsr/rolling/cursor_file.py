@@ -3,7 +3,8 @@
     .rollforward-hsr/NAME.cursor
 
 It is replaced as a whole each time, durably, and never changed in place. What is read back is believed only when its
-digest fits and everything in it makes sense. See docs/disks.md.
+digest fits and everything in it makes sense. A share may take the old one away and then not give its name to the new
+one: this counts then under the name that it was written by. See docs/disks.md.
 """
 
 from __future__ import annotations
@@ -118,10 +119,12 @@ def write_cursor(medium: Medium, paths: SidePaths, standing: Standing) -> None:
     Raises:
         RestoreError: the medium refuses.
 
-    Crash: the cursor as it was, or as it is to be; maybe a `.cursor.new`, which counts for nothing.
+    Crash: the cursor as it was, or as it is to be; maybe a `.cursor.new`, which counts where there is no other.
     """
-    path = cursor_path(paths)
-    fresh = path.with_name(f"{path.name}.new")
+    path, fresh = cursor_path(paths), _fresh_path(paths)
+    if not medium.exists(path) and _load_fresh(medium, paths) is not None:
+        medium.rename(fresh, path)
+        medium.sync_folder(path.parent)
     medium.remove(fresh)
     file = medium.open(fresh, create=True)
     try:
@@ -142,7 +145,29 @@ def read_cursor(medium: Medium, paths: SidePaths) -> Standing | None:
     """
     path = cursor_path(paths)
     packed = medium.load(path, _BYTES_MAX + 1)
+    if packed is None:
+        fresh = _load_fresh(medium, paths)
+        if fresh is not None:
+            return fresh
+        packed = medium.load(path, _BYTES_MAX + 1)  # it may just have been given its name
     return None if packed is None else decode_cursor(packed, str(path))
+
+
+def _fresh_path(paths: SidePaths) -> Path:
+    path = cursor_path(paths)
+    return path.with_name(f"{path.name}.new")
+
+
+def _load_fresh(medium: Medium, paths: SidePaths) -> Standing | None:
+    """Read a cursor that has not got its name yet; None if there is none, or not all of it was written."""
+    path = _fresh_path(paths)
+    packed = medium.load(path, _BYTES_MAX + 1)
+    try:
+        return None if packed is None else decode_cursor(packed, str(path))
+    except UnsupportedVersionError:
+        raise
+    except FormatError:
+        return None
 
 
 def remove_cursor(medium: Medium, paths: SidePaths) -> None:
@@ -154,7 +179,7 @@ def remove_cursor(medium: Medium, paths: SidePaths) -> None:
     Crash: removed, or not.
     """
     path = cursor_path(paths)
-    medium.remove(path.with_name(f"{path.name}.new"))
+    medium.remove(_fresh_path(paths))
     medium.remove(path)
     medium.sync_folder(path.parent)
 

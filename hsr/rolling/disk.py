@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from hsr.disks.disk import VirtualDisk, create_disk, open_disk
 from hsr.disks.form import DiskKind, Part, Stamp
 from hsr.disks.forms import form_for
-from hsr.disks.medium import LocalMedium, Medium
+from hsr.disks.medium import LocalMedium, Medium, refusals
 from hsr.disks.pieces import Pieces
 from hsr.disks.side_files import SidePaths
 from hsr.restore import check_path
@@ -645,14 +645,16 @@ def discard(path: Path, *, side_folder: Path | None = None, medium: Medium | Non
         _open_content(path, side_folder, paths, medium, standing).close()
     lock = medium.open(paths.map) if medium.exists(paths.map) else None
     try:
-        remove_disk(path, paths, medium, standing)
+        remove_disk(path, paths, medium, standing, lock)
     finally:
         if lock is not None:
             lock.close()
 
 
 def _side_paths(path: Path, side_folder: Path | None, kind: DiskKind | None = None) -> SidePaths:
-    if side_folder is None and (kind is DiskKind.DEVICE or path.is_block_device()):
+    with refusals(path):
+        is_device = side_folder is None and (kind is DiskKind.DEVICE or path.is_block_device())
+    if is_device:
         raise ConfigurationError("is a device, so its side files need a folder", path=str(path))
     return SidePaths(side_folder, path.name) if side_folder else SidePaths.beside(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
-from hsr.disks.medium import Medium
+from hsr.disks.medium import DiskFile, Medium
 from hsr.disks.side_files import DiskMap, SidePaths, open_map
 from hsr.rolling.cursor_file import Phase, Standing, cursor_path, read_cursor, remove_cursor, write_cursor
 from policies.cursor import Cursor
@@ -35,7 +35,9 @@ def refuse_taken(medium: Medium, path: Path, kind: DiskKind, paths: SidePaths) -
         raise ConfigurationError("exists already", path=str(cursor_path(paths)))
 
 
-def remove_disk(path: Path, paths: SidePaths, medium: Medium, standing: Standing) -> None:
+def remove_disk(
+    path: Path, paths: SidePaths, medium: Medium, standing: Standing, lock: DiskFile | None = None
+) -> None:
     """Remove a disk that is not finalized, and all that lies beside it; of a device, only that.
 
     Args:
@@ -43,6 +45,7 @@ def remove_disk(path: Path, paths: SidePaths, medium: Medium, standing: Standing
         paths: its side files.
         medium: where they lie.
         standing: where it stands.
+        lock: its map, open; closed before that is removed, since shares may not remove what is open.
 
     Raises:
         RestoreError: the medium refuses.
@@ -54,6 +57,8 @@ def remove_disk(path: Path, paths: SidePaths, medium: Medium, standing: Standing
     if standing.kind is not DiskKind.DEVICE:
         medium.remove(content_path(path, standing.kind))
         medium.sync_folder(path.parent)
+    if lock is not None:
+        lock.close()
     for side in (paths.new_map, paths.map, paths.edges):
         medium.remove(side)
     medium.sync_folder(paths.folder)
@@ -102,6 +107,8 @@ def set_aside(path: Path, kind: DiskKind, paths: SidePaths, medium: Medium) -> P
         medium.make_folder(folder)
         medium.sync_folder(paths.folder)
         for name in found:
+            if disk_map is not None and name == paths.map:
+                disk_map.close()  # some shares rename nothing that is open
             medium.rename(name, folder / name.name)
             medium.sync_folder(folder)
             medium.sync_folder(name.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -14,11 +15,13 @@ from typing import Final
 from hsr.booting.overlay import make_overlay
 from hsr.exchange.qemu import Complaint, Tether, begin_tool, find_tool
 from hsr.serving.fused import Part
-from policies.errors import ConfigurationError
+from policies.errors import ConfigurationError, RestoreError
 from storage.scratch import scratch_folder
 
 _READY_S: Final = 60.0
 _END_S: Final = 30.0
+_ROOM_LEFT_BYTES: Final = 1 << 16
+"""With less than a cluster of qemu's left, something may not have been written."""
 
 
 @contextmanager
@@ -32,6 +35,7 @@ def writable_part(socket: Path, part: Part, tethered: Tether) -> Iterator[Path]:
 
     Raises:
         ConfigurationError: qemu's tools, or FUSE, are not there.
+        RestoreError: there was no room for all that was written.
 
     Crash: scratch folders, which the next command sweeps away.
     """
@@ -45,6 +49,12 @@ def writable_part(socket: Path, part: Part, tethered: Tether) -> Iterator[Path]:
         try:
             _wait_until_shown(shown, running, complaint)
             yield shown
+            if shutil.disk_usage(spacious).free < _ROOM_LEFT_BYTES:
+                raise RestoreError(
+                    "there is no room for what the check of a file system writes",
+                    path=str(room),
+                    hint="Let TMPDIR name a folder that has some.",
+                )
         finally:
             running.terminate()
             try:

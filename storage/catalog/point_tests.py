@@ -43,6 +43,12 @@ def last_test(session: Session, job: HeadStartJob, disk: HeadStartDisk) -> Point
     return session.scalar(query.order_by(PointTest.tested_at.desc(), PointTest.id.desc()).limit(1))
 
 
+def words_of_test(text: str) -> str:
+    """Return words of programs, guests and files as either database and the ledger can keep them, on one line."""
+    told = text.encode(errors="surrogateescape").decode(errors="replace")
+    return "".join(letter if letter.isprintable() else " " for letter in told)[:WORDS_MAX]
+
+
 def note_test(session: Session, found: PointTest) -> PointTest:
     """Record what a test has found, in place of what an earlier one of the same point found for the same disk.
 
@@ -53,7 +59,6 @@ def note_test(session: Session, found: PointTest) -> PointTest:
     Returns:
         The row that is.
     """
-    found.words = found.words[:WORDS_MAX]
     same = (PointTest.job_uid == found.job_uid, PointTest.volume == found.volume)
     session.execute(delete(PointTest).where(*same, PointTest.point == found.point))
     session.add(found)

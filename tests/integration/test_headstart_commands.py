@@ -12,6 +12,8 @@ from unittest.mock import patch
 
 import pytest
 
+from hsr.disks.medium import LocalMedium
+from policies.errors import RestoreError
 from policies.headstart import DiskState
 from storage.capture import capture
 from storage.catalog import EventKind
@@ -129,6 +131,9 @@ def test_locations_are_defined_once_and_used_by_jobs(office: Office):
     assert (shown["path"], shown["address"], shown["jobs"]) == (str(there), "//nas/disks", ["stand-by"])
     office.grow()
     assert office.shown()["path"] == str(there / f"{VOLUME}.vhd")
+    assert "no share is mounted there" in office.shown()["reason"]
+    office.did("location", "set", "here", "--address", "")
+    office.home.settle()
     assert office.shown()["number"] == 1
     secret = office.place / "secret"
     secret.write_bytes(b"open sesame\n")
@@ -352,3 +357,24 @@ def test_what_says_no_test_is_refused(office: Office):
         assert "is no marker" in refused
     assert "no HeadStart job" in office.refused("hsr", "test", "other", "--every", "daily")
     assert office.shown()["test"] == "never"
+
+
+def test_a_disk_whose_cursor_cannot_be_read_is_never_taken_for_finalized(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+):
+    """Its file is there, but so it is before finalizing: what it needs stays claimed."""
+    office.begin()
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalMedium, "load", _out_of_reach)
+        for words in (("hsr", "finalize", "stand-by"), ("hsr", "finalize", "stand-by", "--point", "0")):
+            assert "Host is down" in office.refused(*words)
+        assert office.row().state is not DiskState.FINALIZED
+    office.home.settle()
+    assert office.row().state is DiskState.UP_TO_DATE
+    with office.home.catalog.read() as session:
+        assert stored_claims(session)
+
+
+def _out_of_reach(self: LocalMedium, path: Path, limit_bytes: int) -> bytes | None:
+    del self, limit_bytes
+    raise RestoreError("cannot be used: Host is down", path=str(path))

@@ -240,9 +240,11 @@ def test_a_dropped_test_stays_dropped(standby: StandBy, laboratory: Laboratory):
     with standby.home.catalog.write() as session:
         [row] = attempts(session)
         drop_attempt(session, row.id, "somebody")
+    assert standby.row().test_problem == "no"
     laboratory.says = GOOD
     pass_days(standby, 3)
     assert laboratory.count == 1
+    assert standby.row().test_problem is None
 
 
 def test_an_image_that_reads_badly_is_verified_again(standby: StandBy, laboratory: Laboratory):
@@ -330,6 +332,18 @@ def test_results_and_schedule_outlive_the_catalogue(standby: StandBy, laboratory
     pass_days(standby, 1)
     assert laboratory.count == 2
     assert (laboratory.orders[1].starts, laboratory.orders[1].marker) == (True, "up")
+
+
+def test_words_that_no_database_takes_are_put_right(standby: StandBy, laboratory: Laboratory):
+    laboratory.says = Answer(Verdict.UNCLEAR, "a\0b\x1b[31m \udcff\nend " + "x" * 2_000, 0.1)
+    begin(standby)
+    pass_days(standby, 1)
+    words = rows(standby)[0].words
+    assert words.startswith("a b [31m \ufffd end xx")
+    assert len(words) == 1_000
+    standby.home.lose_catalogue()
+    standby.home.settle()
+    assert rows(standby)[0].words == words
 
 
 def test_results_are_forgotten_after_400_days(standby: StandBy):

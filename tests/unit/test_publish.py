@@ -176,7 +176,7 @@ def test_a_writer_whose_file_was_swept_before_it_was_locked_begins_again(tmp_pat
             sweep_partials(tmp_path)
         lock(fd, operation)
 
-    monkeypatch.setattr(publish.fcntl, "flock", sweep_first)
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
     with PartialFile(tmp_path / "image.spi") as partial:
         assert swept
         write(partial, b"whole")

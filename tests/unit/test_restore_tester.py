@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -231,6 +232,42 @@ def test_a_test_that_is_killed_leaves_what_the_next_worker_sweeps_away(
         return list(room.iterdir()) == [] and not any(room in mount.at.parents for mount in mounts())
 
     wait_for(swept, "all of it to go")
+
+
+def test_a_guest_ends_with_the_test_that_started_it(
+    tiny: TinyVolume, tester: ChildTester, room: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(room))
+    tiny.put(0, BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa" + bytes(MIB))
+    tiny.capture()
+    order = order_of(tiny, starts=True, marker="never said")
+
+    def kill() -> bool:
+        if guests(room):
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+        return False
+
+    with pytest.raises(RestoreError, match="signal 9"):
+        tester(order, kill)
+    wait_for(lambda: not guests(room), "the end of the guest")
+    sweep_tests()
+    assert list(room.iterdir()) == []
+    assert tester(order, lambda: bool(guests(room))) is None
+    assert not guests(room)
+    assert list(room.iterdir()) == []
+
+
+def guests(room: Path) -> list[int]:
+    """List the machines whose disks lie in a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes()
+                if b"qemu-system" in words and os.fsencode(room) in words:
+                    found.append(int(entry.name))
+    return found
 
 
 def children() -> list[int]:

@@ -20,6 +20,7 @@ from storage.scratch import scratch_folder
 from tests.checks.serving import BOOT_SECTOR
 from tests.command import PROGRAM, in_this_process
 from tests.commands import run, tool
+from tests.loop import needs_root
 from tests.unit.tiny import START, TinyVolume
 from tests.waiting import wait_for
 
@@ -83,6 +84,22 @@ def test_one_that_was_in_use_has_its_journal_replayed(ext4: TinyVolume) -> None:
     assert found["verdict"] == "good"
     assert found["file_systems"][0]["words"].startswith("its journal was replayed")
     ext4.check()
+
+
+@needs_root
+def test_a_full_disk_is_no_damage(ext4: TinyVolume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the check writes finds no room: that says nothing of the file system."""
+    leave_journal(ext4)
+    room = tmp_path / "room"
+    room.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=264k", "tmpfs", str(room))
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(room))
+        ran = in_this_process("test-restore", ext4.folder, "--volume", ext4.name, "--json")
+    finally:
+        run("umount", str(room))
+    assert ran.code == 6, str(ran)
+    assert "no room" in ran.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

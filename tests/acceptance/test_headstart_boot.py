@@ -35,6 +35,10 @@ def test_restore_test(tell: Tell, machine: starting.Machine) -> None:
     tell("Linux under test-restore, point 1", lambda: starting.by_test_restore(machine, 1, "mbr"))
 
 
+def test_scheduled_test(tell: Tell, machine: starting.Machine) -> None:
+    tell("Linux under a job's restore test", lambda: starting.by_scheduled_test(machine, "gpt"))
+
+
 @pytest.mark.parametrize("kind", starting.KINDS)
 def test_rolled_disks(tell: Tell, machine: starting.Machine, kind: DiskKind) -> None:
     tell(f"Linux from a rolled {kind}", lambda: starting.from_rolled_disk(machine, kind, Wrap.MBR))

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +14,11 @@ from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind, Stamp
 from hsr.rolling.cursor_file import Place
 from hsr.rolling.disk import RollingDisk
+from hsr.testing_restore.order import Order
 from hsr.wrapping.wrapping import Wrap, wrapping_for
+from ops.restore_tester import ChildTester
 from storage.chain import load_chain
+from storage.image import ImageReader
 from tests import linux_guest
 from tests.checks.serving import BOOT_SECTOR
 from tests.command import PROGRAM, in_own_process
@@ -98,6 +102,33 @@ def by_test_restore(machine: Machine, number: int, wrap: str) -> str:
         assert [check["verdict"] for check in told["file_systems"]] == ["good"]
     assert shot.read_bytes()[:4] == b"\x89PNG"
     return f"up after {told['start']['seconds']:.1f} s, screenshot of {shot.stat().st_size:,} bytes"
+
+
+def by_scheduled_test(machine: Machine, wrap: str) -> str:
+    """What the agent does for a job that says so: the newest point, in a process of its own, started to its words."""
+    marker = machine.marker(max(machine.volume.states))
+    order = order_of(
+        machine.volume, starts=True, insists=True, wrap=wrap, bus=machine.bus, marker=marker, shot="last.png"
+    )
+    answer = ChildTester(machine.home / "state")(order, lambda: False)
+    assert answer is not None
+    assert answer.verdict == "good", answer
+    assert "start: said its words" in answer.words
+    assert answer.screenshot is not None
+    return f"{answer.words}; {answer.seconds:.1f} s in all"
+
+
+def order_of(volume: TinyVolume, **wishes: object) -> Order:
+    """Have the newest point of a volume tested."""
+    chain = load_chain(volume.folder, volume.name)
+    point = chain.newest()
+    images = chain.path_to(point)
+    roots = []
+    for path in images:
+        with ImageReader(path) as image:
+            roots.append(image.root)
+    order = Order(images, tuple(roots), point.id, volume.name, 1)
+    return replace(order, **wishes)  # type: ignore[arg-type]
 
 
 def from_rolled_disk(machine: Machine, kind: DiskKind, wrap: Wrap) -> str:

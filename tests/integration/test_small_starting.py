@@ -25,6 +25,10 @@ def test_restore_test(machine: starting.Machine) -> None:
     assert starting.by_test_restore(machine, 2, "gpt")
 
 
+def test_scheduled_test(machine: starting.Machine) -> None:
+    assert starting.by_scheduled_test(machine, "mbr")
+
+
 @pytest.mark.parametrize("kind", starting.KINDS)
 @pytest.mark.parametrize("wrap", list(Wrap))
 def test_rolled_disks(machine: starting.Machine, kind: DiskKind, wrap: Wrap) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from hsr.testing_restore.order import Order
 from ops.restore_tester import SHOTS, ChildTester, sweep_tests
 from policies.errors import (
     ConfigurationError,
@@ -25,11 +24,10 @@ from policies.errors import (
 )
 from policies.packed_errors import pack_error, unpack_error
 from policies.restore_tests import Verdict
-from storage.chain import load_chain
-from storage.image import ImageReader
 from storage.ledger_entries import KEPT_FOR
 from storage.mounts import mounts
 from tests.checks.serving import BOOT_SECTOR
+from tests.checks.starting import order_of
 from tests.commands import run, tool
 from tests.unit.tiny import Password, TinyVolume
 from tests.waiting import wait_for
@@ -39,18 +37,6 @@ MIB = 1 << 20
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="FUSE cannot be used here"
 )
-
-
-def order_of(volume: TinyVolume, **wishes: object) -> Order:
-    chain = load_chain(volume.folder, volume.name)
-    point = chain.newest()
-    images = chain.path_to(point)
-    roots = []
-    for path in images:
-        with ImageReader(path) as image:
-            roots.append(image.root)
-    order = Order(images, tuple(roots), point.id, volume.name, 1)
-    return replace(order, **wishes)  # type: ignore[arg-type]
 
 
 def never() -> bool:

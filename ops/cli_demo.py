@@ -25,7 +25,7 @@ Examples:
   rollforward demo --keep /tmp/demo     then: rollforward chain /tmp/demo/images
   rollforward demo --json
 
-Exit status: 0 if both restored points were proven, 1 if not.""",
+Exit status: 0 if both restored points and the standby disk were proven, 1 if not.""",
 )
 @click.option(
     "--keep",
@@ -39,7 +39,8 @@ def demo(keep: Path | None, as_json: bool) -> None:
 
     Makes an ext4 volume and starts the agent. Through two days on a fast clock, files in the volume change and
     each state is captured; the agent notices every image, reads it back, and rolls each day up. Then the last
-    point and one in the middle are restored and held against the volume as it was: SHA-256 and e2fsck.
+    point and one in the middle are restored and held against the volume as it was: SHA-256 and e2fsck. So is a
+    standby disk, which was rolled forward all the while, and is finalized then and read by qemu-img.
     Needs no root, mounts nothing, leaves nothing behind.
     """
     from ops.demo_story import Story
@@ -53,7 +54,9 @@ def demo(keep: Path | None, as_json: bool) -> None:
         try:
             good = Story(work_dir, screen, time_zone, interruption.check).play()
             words = (
-                "both points came back bit for bit" if good else "a restored point is not what was captured"
+                "both points and the standby disk are what was captured, bit for bit"
+                if good
+                else "what came back is not what was captured"
             )
         except RollforwardError as error:
             good, words = False, str(error)

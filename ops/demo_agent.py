@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -50,17 +51,12 @@ class DemoAgent:
 
     def __enter__(self) -> Self:
         pace = {NUMBERS[name].variable: value for name, value in _PACE.items()}
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("ROLLFORWARD_", "REDIS_"))
-        }
         command = ["-P", "-m", "ops", "up", "--state", str(self._state), "--folder", str(self._folder)]
         chosen = ["--clock", str(self.clock), "--time-zone", self._zone, "--json"]
         with self._log.open("wb") as log:
             self._running = subprocess.Popen(
                 tethered(sys.executable, *command, *chosen),
-                env=kept | pace,
+                env=_surroundings() | pace,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -108,6 +104,28 @@ class DemoAgent:
             self._last_event = events[-1].id
         return events
 
+    def command(self, *words: str | Path) -> str:
+        """Give the agent a command, as a person would.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            RollforwardError: it failed; the message is the command's.
+        """
+        given = [str(word) for word in words]
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "ops", *given, "--state", str(self._state)],
+            env=_surroundings(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RollforwardError(f"rollforward {shlex.join(given)}: {done.stderr.strip()}")
+        return done.stdout
+
     def wait(self, pause_s: float = 0.03) -> None:
         """Give the agent a moment."""
         time.sleep(pause_s)
@@ -119,3 +137,9 @@ class DemoAgent:
         except OSError:
             return ""
         return "\n".join(lines[-_LOG_LINES:])
+
+
+def _surroundings() -> dict[str, str]:
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("ROLLFORWARD_", "REDIS_"))
+    }

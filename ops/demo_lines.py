@@ -42,6 +42,9 @@ class PlainScreen:
     def state(self, name: str, state: str, seconds: float) -> None:
         self._console.print(f"         {state:<9}  {name:<26} {seconds:>7.2f} s after it was written")
 
+    def rolled(self, text: str) -> None:
+        self._console.print(f"         standby    {text}")
+
     def chain(self, chain: Chain) -> None:
         self._console.print("\nThe chain now:\n")
         draw_chain(chain, None, self._console)
@@ -49,9 +52,7 @@ class PlainScreen:
 
     def proof(self, proof: Proof) -> None:
         verdict = "proven" if proof.holds else "WRONG"
-        self._console.print(
-            f"Point {proof.number} ({proof.taken_at:%a %H:%M}) restored in {proof.seconds:.2f} s"
-        )
+        self._console.print(proof.title)
         self._console.print(f"  from      {', '.join(proof.images)}")
         self._console.print(f"  captured  sha256 {proof.expected}")
         self._console.print(f"  restored  sha256 {proof.found}")
@@ -95,6 +96,9 @@ class JsonScreen:
     def state(self, name: str, state: str, seconds: float) -> None:
         print_json({"path": name, "status": state, "after_s": round(seconds, 3)})
 
+    def rolled(self, text: str) -> None:
+        print_json({"status": "rolled_on", "reason": text})
+
     def chain(self, chain: Chain) -> None:
         for image in chain.images:
             print_json(
@@ -109,6 +113,7 @@ class JsonScreen:
     def proof(self, proof: Proof) -> None:
         print_json(
             {
+                "disk": proof.disk or None,
                 "number": proof.number,
                 "time": proof.taken_at.isoformat(),
                 "images": list(proof.images),

@@ -32,6 +32,7 @@ class LiveScreen:
         self._steps: dict[str, Step] = {}
         self._states: dict[str, tuple[str, float]] = {}
         self._doing = ""
+        self._standby = ""
         self._stack = ExitStack()
         self._live = Live(console=self._console, refresh_per_second=12, transient=True)
         self._spinner = Spinner("dots", style="cyan")
@@ -39,7 +40,7 @@ class LiveScreen:
     def __enter__(self) -> Self:
         self._console.print(
             Panel.fit(
-                "[bold]rollforward[/bold]  captures, verifies, rolls up, restores",
+                "[bold]rollforward[/bold]  captures, verifies, rolls up, keeps a disk ready, restores",
                 border_style="cyan",
                 padding=(0, 2),
             )
@@ -69,8 +70,13 @@ class LiveScreen:
         self._states[name] = (state, seconds)
         self._redraw()
 
+    def rolled(self, text: str) -> None:
+        self._standby = text
+        self._redraw()
+
     def chain(self, chain: Chain) -> None:
         self._keep_day()
+        self._standby = ""
         self._console.print()
         draw_chain(chain, None, self._console)
         self._console.print()
@@ -83,9 +89,7 @@ class LiveScreen:
         same = "[green]the same[/green]" if proof.found == proof.expected else f"[red]{proof.found}[/red]"
         grid.add_row("sha256", f"{proof.expected[:32]}…  {same}")
         grid.add_row("e2fsck", "[green]clean[/green]" if proof.clean else "[red]faults[/red]")
-        self._console.print(
-            f"{mark} [bold]point {proof.number}[/bold], {proof.taken_at:%a %H:%M}, restored in {proof.seconds:.2f} s"
-        )
+        self._console.print(f"{mark} [bold]{proof.title}[/bold]")
         self._console.print(Padding(grid, (0, 0, 1, 2)))
 
     def result(self, *, good: bool, words: str, seconds: float) -> None:
@@ -102,12 +106,16 @@ class LiveScreen:
     def _keep_day(self) -> None:
         if self._steps:
             self._console.print(Padding(self._table(), (1, 0, 0, 0)))
+            if self._standby:
+                self._console.print(Text(f"standby disk  {self._standby}", "blue"))
             self._steps.clear()
 
     def _redraw(self) -> None:
         grid = Table.grid()
         if self._steps:
             grid.add_row(Padding(self._table(), (1, 0, 0, 0)))
+        if self._standby:
+            grid.add_row(Text(f"standby disk  {self._standby}", "blue"))
         if self._doing:
             self._spinner.update(text=Text(self._doing, "dim"))
             grid.add_row(self._spinner)

@@ -39,11 +39,12 @@ class Proof:
     Attributes:
         number: number of the point.
         taken_at: when it was captured, in the folder's time zone.
-        images: names of the images that led there.
+        images: names of the images that led there; of a finalized disk, its own name.
         expected: SHA-256 of the volume at that time.
         found: SHA-256 of what was restored.
         clean: whether e2fsck found no fault in it.
-        seconds: how long restoring took.
+        seconds: how long restoring, or finalizing, took.
+        disk: what a finalized disk is, in words; empty for a point that was restored from its images.
     """
 
     number: int
@@ -53,6 +54,14 @@ class Proof:
     found: str
     clean: bool
     seconds: float
+    disk: str = ""
+
+    @property
+    def title(self) -> str:
+        """Say what was done."""
+        if self.disk:
+            return f"{self.disk} finalized at point {self.number} in {self.seconds:.2f} s"
+        return f"Point {self.number} ({self.taken_at:%a %H:%M}) restored in {self.seconds:.2f} s"
 
     @property
     def holds(self) -> bool:
@@ -85,6 +94,10 @@ class Screen(Protocol):
 
     def state(self, name: str, state: str, seconds: float) -> None:
         """An image came further: landed, verified; so many seconds after it was written."""
+        ...
+
+    def rolled(self, text: str) -> None:
+        """The standby disk was brought further."""
         ...
 
     def chain(self, chain: Chain) -> None:

@@ -1,4 +1,7 @@
-"""The demonstration's story: a volume lives for two days, the agent looks after its images, two points come back."""
+"""The demonstration's story: a volume lives for two days, the agent looks after its images, two points come back.
+
+A disk is kept ready all the while; in the end it is finalized, and other programs read it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from zoneinfo import ZoneInfo
 from hsr.restore import restore
 from ops.demo_agent import DemoAgent
 from ops.demo_screen import Proof, Screen, Step
-from ops.demo_volume import DemoVolume, is_clean, sha256_of
+from ops.demo_volume import DemoVolume, is_clean, read_disk, sha256_of
 from policies.calendar import day_bounds
 from policies.errors import RollforwardError
 from policies.names import parse_image_name
@@ -24,6 +27,7 @@ from storage.folder import chains, scan_folder
 from storage.writer import Published
 
 VOLUME: Final = "DEMO"
+JOB: Final = "standby"
 FIRST_DAY: Final = date(2026, 3, 2)
 BASE_HOUR: Final = 7
 CAPTURE_HOURS: Final = (9, 11, 13, 15, 17, 19)
@@ -65,6 +69,8 @@ class Story:
         self._written_at: dict[str, datetime] = {}
         self._verified: set[str] = set()
         self._dailies: set[str] = set()
+        self._disks = work_dir / "disks"
+        self._disk_proof: Proof | None = None
 
     def play(self) -> bool:
         """Play it; tell whether everything was proven.
@@ -73,7 +79,7 @@ class Story:
             RollforwardError: something went wrong on the way.
         """
         scratch = self._work_dir / "scratch"
-        for directory in (self._folder, scratch):
+        for directory in (self._folder, self._disks, scratch):
             directory.mkdir(parents=True)
         volume = DemoVolume(self._work_dir / "volume.raw", scratch)
         start = self._at(FIRST_DAY, BASE_HOUR)
@@ -85,6 +91,7 @@ class Story:
             self._wait_for(agent, agent.is_ready, "its start")
             for index in range(DAYS):
                 self._play_day(agent, volume, index)
+            self._disk_proof = self._finalize(agent)
             self._screen.say("the agent stops", aside=True)
         return self._prove()
 
@@ -93,6 +100,7 @@ class Story:
         self._screen.day(f"{day:%A} {day.day} {day:%B %Y}")
         if index == 0:
             self._capture(agent, volume, self._at(day, BASE_HOUR), "the whole volume")
+            self._stand_by(agent)
         for order, hour in enumerate(CAPTURE_HOURS, start=1):
             self._screen.say("files in the volume change", aside=True)
             change = volume.change(index * len(CAPTURE_HOURS) + order)
@@ -102,6 +110,48 @@ class Story:
         agent.clock.set(day_bounds(day, self._zone)[1] + timedelta(seconds=1))
         self._screen.say("midnight: the day is over, the agent rolls it up", aside=True)
         self._wait_for(agent, lambda: len(self._dailies) > index and self._all_verified(), "the daily")
+
+    def _stand_by(self, agent: DemoAgent) -> None:
+        """Have a disk kept ready, an hour behind the volume."""
+        self._wait_for(agent, self._all_verified, "verification")
+        self._screen.say("a standby disk is asked for, an hour behind", aside=True)
+        agent.command("location", "add", "standby", self._disks)
+        agent.command(
+            "hsr",
+            "add",
+            JOB,
+            self._folder,
+            "--location",
+            "standby",
+            "--subfolder",
+            "",
+            "--format",
+            "vhdx",
+            "--lag",
+            "1h",
+        )
+
+    def _finalize(self, agent: DemoAgent) -> Proof:
+        """Make the standby disk ready to be used, and read it as a hypervisor would."""
+        self._screen.say("the standby disk is finalized", aside=True)
+        disk, last = self._disks / f"{VOLUME}.vhdx", max(self._truths)
+        started = time.monotonic()
+        agent.command("hsr", "finalize", JOB, "--volume", VOLUME)
+        seconds = time.monotonic() - started
+        self._show_news(agent)
+        content = self._work_dir / "disk.raw"
+        told = read_disk(disk, content)
+        truth = self._truths[last]
+        return Proof(
+            last,
+            truth.taken_at,
+            (disk.name,),
+            truth.sha256,
+            sha256_of(content),
+            is_clean(content),
+            seconds,
+            told,
+        )
 
     def _at(self, day: date, hour: int) -> datetime:
         return datetime(day.year, day.month, day.day, hour, tzinfo=self._zone)
@@ -144,6 +194,8 @@ class Story:
         elif event.kind in _SHOWN and name in self._written_at:
             seconds = (event.recorded_at - self._written_at[name]).total_seconds()
             self._screen.state(name, _SHOWN[event.kind], max(seconds, 0.0))
+        elif event.kind is EventKind.ROLLED_ON:
+            self._screen.rolled(event.text)
         if event.kind is EventKind.VERIFIED:
             self._verified.add(name)
 
@@ -164,6 +216,9 @@ class Story:
         last = max(self._truths)
         middle = len(CAPTURE_HOURS) + len(CAPTURE_HOURS) // 2
         proofs = [self._prove_point(chain, number) for number in (last, middle)]
+        if self._disk_proof is not None:
+            self._screen.proof(self._disk_proof)
+            proofs.append(self._disk_proof)
         return all(proof.holds for proof in proofs)
 
     def _prove_point(self, chain: Chain, number: int) -> Proof:

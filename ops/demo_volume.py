@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import shutil
 import subprocess
@@ -49,7 +50,7 @@ class DemoVolume:
         scratch: an empty directory for what is copied into the volume.
 
     Raises:
-        ConfigurationError: the ext4 tools are not installed.
+        ConfigurationError: the ext4 tools, or qemu-img, are not installed.
     """
 
     SIZE_MIB: Final = 112
@@ -63,7 +64,7 @@ class DemoVolume:
         self._next_picture = len(self._pictures) + 1
         self._log = ""
         self._pages = [self._page(number, 0) for number in range(1024)]
-        for tool in ("mkfs.ext4", "e2fsck", "debugfs"):
+        for tool in ("mkfs.ext4", "e2fsck", "debugfs", "qemu-img"):
             _tool(tool)
 
     def make(self) -> None:
@@ -173,8 +174,34 @@ def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def read_disk(disk: Path, content: Path) -> str:
+    """Read a virtual disk by qemu-img, as a hypervisor would.
+
+    Args:
+        disk: the disk.
+        content: the file to be made: all bytes of the disk.
+
+    Returns:
+        What it is, in words.
+
+    Raises:
+        SourceError: qemu-img does not know it, or finds fault with it.
+    """
+    told = json.loads(_run("qemu-img", "info", "--output=json", str(disk)).stdout)
+    if told["format"] == "raw":
+        raise SourceError("qemu-img sees no virtual disk", path=str(disk))
+    _run("qemu-img", "check", str(disk))
+    _run("qemu-img", "convert", "-O", "raw", str(disk), str(content))
+    return (
+        f"{disk.name} ({told['format'].upper()}, {told['virtual-size'] >> 20} MiB, qemu-img check: no errors)"
+    )
+
+
 def _tool(name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path=_SYSTEM_PATH)
     if found is None:
-        raise ConfigurationError(f"{name} is not installed", hint="Debian, Ubuntu: apt-get install e2fsprogs")
+        package = "qemu-utils" if name == "qemu-img" else "e2fsprogs"
+        raise ConfigurationError(
+            f"{name} is not installed", hint=f"Debian, Ubuntu: apt-get install {package}"
+        )
     return found

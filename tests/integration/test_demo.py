@@ -14,19 +14,28 @@ from tests.integration.agent_run import wait_for
 DEMO = [sys.executable, "-m", "ops", "demo"]
 
 
-def test_the_demonstration_proves_both_points(tmp_path: Path):
+def test_the_demonstration_proves_both_points_and_the_standby_disk(tmp_path: Path):
     kept = tmp_path / "kept"
     done = subprocess.run([*DEMO, "--json", "--keep", str(kept)], capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stdout + done.stderr
     proofs = [line for line in lines if line["status"] == "proven"]
-    assert [proof["number"] for proof in proofs] == [12, 9]
+    assert [(proof["number"], proof["disk"] is None) for proof in proofs] == [
+        (12, True),
+        (9, True),
+        (12, False),
+    ]
     assert all(proof["found"] == proof["expected"] and proof["e2fsck"] == "clean" for proof in proofs)
     assert [name.endswith("-cd.spi") for name in proofs[0]["images"]] == [False, True, True]
     kinds = [line["kind"] for line in lines if line["status"] == "kept"]
     assert (kinds.count("base"), kinds.count("incremental"), kinds.count("daily")) == (1, 12, 2)
     verified = {line["path"] for line in lines if line["status"] == "verified"}
     assert len(verified) == 15
+    assert "VHDX, 112 MiB" in proofs[-1]["disk"]
+    assert proofs[-1]["images"] == ["DEMO.vhdx"]
+    rolled = [line["reason"] for line in lines if line["status"] == "rolled_on"]
+    assert "built at point 0" in rolled[0]
+    assert len(rolled) > 2
     assert lines[-1]["status"] == "ok"
     assert len(list((kept / "images").glob("*.sp?"))) == 15
     assert not _processes(tmp_path)

@@ -17,7 +17,7 @@ from actors.patience import patiently
 from hsr.disks.form import DiskKind
 from hsr.disks.medium import LocalMedium, refusals
 from hsr.disks.shares import refuse_unmounted
-from hsr.disks.side_files import SIDE_NAME
+from hsr.disks.side_files import SIDE_NAME, SidePaths
 from hsr.rolling.cursor_file import Phase, Standing
 from hsr.rolling.disk import read_standing
 from policies.cursor import Cursor, roll_on_path
@@ -264,16 +264,7 @@ def _look(
                 raise StorageError("is not there", path=location.path)
         if location.kind is LocationKind.SMB:  # what lies below a share that is not mounted is another disk
             refuse_unmounted(place)
-        side_folder = side_folder_of(location, job)
-        found = read_standing(path, side_folder=side_folder)
-        if found is not None and found.phase is Phase.FINALIZED and found.job_uid.hex() != job.uid:
-            found = None  # a disk that another job left
-        if side_folder is not None:
-            if found is not None and found.phase is not Phase.FINALIZED and not path.is_block_device():
-                raise StorageError("is not attached", path=str(path))
-        elif found is None and LocalMedium().exists(path):
-            raise StorageError("is there, but is no disk that is rolled forward", path=str(path))
-        return found
+        return _standing_of(path, side_folder_of(location, job), job)
 
     try:
         return patiently(location.path, context.pace.silence.total_seconds(), look)
@@ -281,6 +272,33 @@ def _look(
         return DiskPlan(DiskState.NEEDS_FRESH, f"{error}: rollforward hsr enable {job.name} --fresh")
     except (RollforwardError, OSError) as error:
         return DiskPlan(DiskState.STOPPED, f"location {location.name!r}: {error}")
+
+
+def _standing_of(path: Path, side_folder: Path | None, job: HeadStartJob) -> Standing | None:
+    """Read the cursor file of a disk that is within reach; None if there is none, or only that of a disk before it.
+
+    Raises:
+        FormatError: it is damaged.
+        RestoreError: the medium refuses.
+        StorageError: what it says cannot be.
+    """
+    found, medium = read_standing(path, side_folder=side_folder), LocalMedium()
+    is_over = found is not None and found.phase is Phase.FINALIZED
+    if found is not None and is_over:
+        if found.job_uid.hex() != job.uid:
+            found, is_over = None, False  # another job left a disk here
+        elif medium.exists(
+            (SidePaths(side_folder, path.name) if side_folder else SidePaths.beside(path)).map
+        ):
+            raise StorageError(
+                "is said to be finalized, beside the map of an unfinished disk", path=str(path)
+            )
+    if side_folder is not None:
+        if found is not None and not is_over and not path.is_block_device():
+            raise StorageError("is not attached", path=str(path))
+    elif found is None and medium.exists(path):
+        raise StorageError("is there, but is no disk that is rolled forward", path=str(path))
+    return found
 
 
 def holdings_of(session: Session, chain: Chain) -> tuple[Holding, ...]:

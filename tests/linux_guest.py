@@ -48,7 +48,7 @@ def packages_folder() -> Path:
     return Path(os.environ.get("ROLLFORWARD_GUEST", Path(tempfile.gettempdir()) / "rollforward-guest"))
 
 
-def _unpacked() -> Path:
+def unpacked() -> Path:
     """Return a folder with the files of the packages in it."""
     whole = packages_folder() / "whole"
     assert whole.is_dir(), f"{whole} is not there; `.ci/debian-packages guest` fetches what belongs in it"
@@ -57,8 +57,8 @@ def _unpacked() -> Path:
 
 def make_volume(path: Path) -> None:
     """Make the volume, at state 0. Needs root, since extlinux installs itself into what is mounted."""
-    unpacked = _unpacked()
-    (kernel,) = (unpacked / "boot").glob("vmlinuz-*")
+    packages = unpacked()
+    (kernel,) = (packages / "boot").glob("vmlinuz-*")
     with path.open("wb") as file:
         file.truncate(SIZE_BYTES)
     run("mkfs.ext4", "-q", "-F", "-O", "^64bit,^metadata_csum", str(path))
@@ -70,12 +70,12 @@ def make_volume(path: Path) -> None:
             for name in ("boot", "bin", "dev", "proc"):
                 (mounted / name).mkdir()
             shutil.copyfile(kernel, mounted / "boot" / "vmlinuz")
-            shutil.copy(unpacked / _BUSYBOX, mounted / "bin" / "busybox")
+            shutil.copy(packages / _BUSYBOX, mounted / "bin" / "busybox")
             (mounted / "boot" / "extlinux.conf").write_text(_CONFIGURATION)
             (mounted / "init").write_text(_INIT)
             (mounted / "init").chmod(0o755)
             (mounted / "state").write_text("state 0.\n")
-            run(str(unpacked / _EXTLINUX), "--install", str(mounted / "boot"))
+            run(str(packages / _EXTLINUX), "--install", str(mounted / "boot"))
         finally:
             run("umount", str(mounted))
     mounted.rmdir()

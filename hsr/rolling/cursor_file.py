@@ -121,7 +121,7 @@ def write_cursor(medium: Medium, paths: SidePaths, standing: Standing) -> None:
 
     Crash: the cursor as it was, or as it is to be; maybe a `.cursor.new`, which counts where there is no other.
     """
-    path, fresh = cursor_path(paths), _fresh_path(paths)
+    path, fresh = cursor_path(paths), fresh_cursor_path(paths)
     if not medium.exists(path) and _load_fresh(medium, paths) is not None:
         medium.rename(fresh, path)
         medium.sync_folder(path.parent)
@@ -153,14 +153,15 @@ def read_cursor(medium: Medium, paths: SidePaths) -> Standing | None:
     return None if packed is None else decode_cursor(packed, str(path))
 
 
-def _fresh_path(paths: SidePaths) -> Path:
+def fresh_cursor_path(paths: SidePaths) -> Path:
+    """Return where a cursor lies that has not got its name yet."""
     path = cursor_path(paths)
     return path.with_name(f"{path.name}.new")
 
 
 def _load_fresh(medium: Medium, paths: SidePaths) -> Standing | None:
     """Read a cursor that has not got its name yet; None if there is none, or not all of it was written."""
-    path = _fresh_path(paths)
+    path = fresh_cursor_path(paths)
     packed = medium.load(path, _BYTES_MAX + 1)
     try:
         return None if packed is None else decode_cursor(packed, str(path))
@@ -179,7 +180,7 @@ def remove_cursor(medium: Medium, paths: SidePaths) -> None:
     Crash: removed, or not.
     """
     path = cursor_path(paths)
-    medium.remove(_fresh_path(paths))
+    medium.remove(fresh_cursor_path(paths))
     medium.remove(path)
     medium.sync_folder(path.parent)
 

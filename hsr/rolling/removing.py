@@ -11,7 +11,15 @@ from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
 from hsr.disks.medium import DiskFile, Medium
 from hsr.disks.side_files import DiskMap, SidePaths, open_map
-from hsr.rolling.cursor_file import Phase, Standing, cursor_path, read_cursor, remove_cursor, write_cursor
+from hsr.rolling.cursor_file import (
+    Phase,
+    Standing,
+    cursor_path,
+    fresh_cursor_path,
+    read_cursor,
+    remove_cursor,
+    write_cursor,
+)
 from policies.cursor import Cursor
 from policies.errors import ConfigurationError, FormatError
 
@@ -101,7 +109,7 @@ def set_aside(path: Path, kind: DiskKind, paths: SidePaths, medium: Medium) -> P
                 path=str(own[0]),
                 hint="Move it away, then say the same again.",
             )
-        sides = (paths.new_map, paths.edges, paths.map, cursor_path(paths))
+        sides = (paths.new_map, paths.edges, paths.map, fresh_cursor_path(paths), cursor_path(paths))
         found = [*own, *(name for name in sides if medium.exists(name))]
         folder = _free_folder(found, paths, medium)
         medium.make_folder(folder)

@@ -111,7 +111,7 @@ class HeadStartDisk(Model):
         volume: name of the volume.
         base_number: number of the base that its chain begins with; None before an image of it was seen.
         chain_id: its chain; None while it is not catalogued.
-        file_name: name of the disk's file.
+        file_name: name of the disk's file; of a device, its lasting name, whole.
         state: how it stands.
         reason: why, in words; empty where the state says it all.
         cursor: the points that it may stand at, as `points.pack_point` writes them, oldest first; empty for none.

@@ -56,5 +56,5 @@ def remove_location(session: Session, location: Location) -> None:
 
 
 def disk_path(location: Location, job: HeadStartJob, disk: HeadStartDisk) -> Path:
-    """Return where the file of a disk is, or is to be."""
+    """Return where the file of a disk is, or is to be; of a device, which has a whole path for a name, the device."""
     return Path(location.path) / job.subfolder / disk.file_name

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -383,3 +384,39 @@ def test_a_device_that_is_swapped_to_is_refused(bench: Bench):
         assert "swap area" in bench.refused(*bench.adding("--overwrite"), code=6)
     finally:
         run("swapoff", str(bench.device))
+
+
+def test_a_device_with_a_partition_in_use_is_refused(bench: Bench):
+    backing = bench.new_file("parted")
+    subprocess.run(["sfdisk", "-q", str(backing)], input="label: dos\n,4M\n", text=True, check=True)
+    whole = Path(run("losetup", "--find", "--show", "--partscan", str(backing)).strip())
+    part, mounted = Path(f"{whole}p1"), bench.place / "mounted"
+    mounted.mkdir()
+    try:
+        if not part.is_block_device():
+            run("partx", "--add", str(whole))
+        run("mkfs.ext4", "-q", "-F", str(part))
+        run("mount", str(part), str(mounted))
+        try:
+            said = bench.refused(*bench.adding("--overwrite", device=whole), code=6)
+            assert f"mounted at {mounted}" in said
+        finally:
+            run("umount", str(mounted))
+        bench.did(*bench.adding("--overwrite", device=whole))
+        assert not part.exists()
+        assert is_nothing(whole)
+    finally:
+        run("losetup", "--detach", str(whole))
+
+
+def test_killed_before_the_device_of_a_new_job_is_taken(bench: Bench):
+    before = bench.device.read_bytes()
+    with patch("ops.headstart_errands.take_device", side_effect=Killed), suppress(Killed):
+        bench.do(*bench.adding())
+    bench.look_again()
+    assert bench.row().state is DiskState.STOPPED
+    assert "hsr enable stand-by --fresh" in bench.row().reason
+    assert bench.device.read_bytes() == before
+    bench.did("hsr", "enable", "stand-by", "--fresh", "--yes")
+    bench.home.settle()
+    assert bench.number() == 0

@@ -233,3 +233,18 @@ def test_an_unfinished_disk_whose_cursor_is_gone_is_not_called_finalized(office:
     look_again(office)
     assert office.row().state is DiskState.STOPPED
     assert has_claims(office)
+
+
+def test_an_end_beside_an_unfinished_disk_is_not_believed(office: Office):
+    """As it would be if somebody had put an older state of some of the files back."""
+    office.begin("--format", "vhdx")
+    before = snapshot(office)
+    office.did("hsr", "finalize", "stand-by")
+    for path, content in before.items():
+        if path != cursor_file(office):
+            path.write_bytes(content)
+    office.home.lose_catalogue()
+    office.home.settle()
+    assert office.row().state is DiskState.STOPPED
+    assert "said to be finalized" in office.row().reason
+    assert is_frozen(office) or has_claims(office)

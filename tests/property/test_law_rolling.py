@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
 from hsr.disks.side_files import SidePaths
-from hsr.rolling.cursor_file import Phase, Place, Standing, cursor_path
+from hsr.rolling.cursor_file import Phase, Place, Standing, cursor_path, fresh_cursor_path
 from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing, set_damaged_aside
 from policies.cursor import Cursor, roll_on_path
 from policies.errors import ConfigurationError, RestoreError
@@ -188,6 +188,9 @@ def test_power_fails_at_every_step_of_setting_a_damaged_disk_aside(world):
         with walk.open() as disk:
             disk.apply(world.paths([world.named("D_VOL-b001-i002.spf")]))
         cursor = walk.medium.names[cursor_path(paths)]
+        fresh = Stored(bytearray(cursor.now), bytearray(cursor.now))  # left by a crash while it was written
+        walk.medium.names[fresh_cursor_path(paths)] = fresh
+        walk.medium._durable_names[fresh_cursor_path(paths)] = fresh
         cursor.now[100] ^= 1
         cursor.durable[100] ^= 1
         return walk

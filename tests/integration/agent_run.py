@@ -175,8 +175,14 @@ class AgentRun:
 
     def pid_of(self, word: str) -> int:
         """Return the pid of the one child whose command line holds a word (ops.worker, ops.lookout, server)."""
-        wait_for(lambda: any(word in line for line in self.processes().values()), word)
-        return next(pid for pid, line in self.processes().items() if word in line)
+        found: list[int] = []
+
+        def is_there() -> bool:
+            found.extend(pid for pid, line in self.processes().items() if word in line)
+            return bool(found)
+
+        wait_for(is_there, word)
+        return found[0]
 
     def kill_child(self, word: str) -> int:
         """Kill a child with -9; return the pid that it had."""

@@ -1,6 +1,7 @@
 """A process that rolls a disk forward and finalizes it, so that it can be killed: PATH KIND FOLDER CHECKPOINT GOAL…
 
-What tells of a device lies beside the folder, in `side`.
+On its way it lends the disk, unless that is a device, and takes it back. What tells of a device lies beside the folder,
+in `side`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import sys
 from pathlib import Path
 
 from hsr.disks.form import DiskKind
+from hsr.exchange.child import QcowChild
 from hsr.rolling.cursor_file import Phase, Place
 from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing
+from hsr.rolling.lending import take_back
 from policies.cursor import roll_on_path
 from storage.chain import Chain, load_chain
 
@@ -38,6 +41,10 @@ def live(path: Path, kind: DiskKind, chain: Chain, checkpoint_bytes: int, goals:
     if standing is not None and standing.phase is Phase.NEW and side is not None:
         discard(path, side_folder=side)
         standing = None
+    child = path.with_suffix(".child.qcow2")
+    if standing is not None and standing.phase.is_lent:
+        take_back(path)
+    child.unlink(missing_ok=True)
     if standing is None or standing.phase is not Phase.FINALIZING:
         room = max(span.end.volume_bytes for span in chain.spans)
         disk = (
@@ -45,6 +52,13 @@ def live(path: Path, kind: DiskKind, chain: Chain, checkpoint_bytes: int, goals:
             if standing is None
             else RollingDisk.open(path, side_folder=side)
         )
+        with disk:
+            roll(disk, chain, goals[:-1], checkpoint_bytes)
+            if kind is not DiskKind.DEVICE and disk.cursor.is_closed and disk.cursor.points != (last,):
+                disk.lend_at(disk.cursor.points[0], QcowChild(child, path, kind))
+                take_back(path)
+                child.unlink()
+                disk = RollingDisk.open(path)
         with disk:
             roll(disk, chain, goals, checkpoint_bytes)
             disk.finalize(last)

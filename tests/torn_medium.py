@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -16,6 +17,7 @@ from policies.errors import ConfigurationError
 
 SECTOR_BYTES = 512
 PAGE_BYTES = 4096
+_CLOCK = count(1)
 
 
 class PowerCut(Exception):  # noqa: N818 - it is what happens, not what is wrong
@@ -42,10 +44,13 @@ class Stored:
     now: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes] | int] = field(default_factory=list)
+    time: int = 0
+    durable_time: int = 0
 
     def do(self, deed: tuple[int, bytes] | int) -> None:
         _do(self.now, deed)
         self.pending.append(deed)
+        self.time = next(_CLOCK)
 
     def sync(self) -> None:
         for deed in self.pending:
@@ -62,7 +67,8 @@ class Stored:
             for piece in _sectors(*deed):
                 if random.random() < 0.5:
                     _do(content, piece)
-        return Stored(content, bytearray(content))
+        time = random.choice((self.time, self.durable_time))
+        return Stored(content, bytearray(content), time=time, durable_time=time)
 
 
 def _do(content: bytearray, deed: tuple[int, bytes] | int) -> None:
@@ -154,6 +160,20 @@ class TornMedium:
                 file.write(piece, at)
         file.sync()
         return True
+
+    def look(self, path: Path) -> tuple[int, int] | None:
+        stored = self.names.get(path)
+        return None if stored is None else (len(stored.now), stored.time)
+
+    def settle_time(self, path: Path) -> None:
+        self.step()
+        stored = self.names[path]
+        stored.sync()
+        self.step()
+        stored.durable_time = stored.time
+
+    def set_writable(self, path: Path, *, is_writable: bool) -> None:
+        self.step()
 
     def make_folder(self, path: Path) -> None:
         self.step()

@@ -32,6 +32,9 @@ class Content(Protocol):
     def sync(self) -> None:
         """Make all durable: what was written, then where it lies."""
 
+    def end_bytes(self) -> int:
+        """Return the size of the file as long as the disk is none."""
+
 
 class FlatContent:
     """Content that lies in its file as on the disk.
@@ -42,7 +45,7 @@ class FlatContent:
     """
 
     def __init__(self, file: DiskFile, disk_bytes: int) -> None:
-        self._file = file
+        self._file, self._disk_bytes = file, disk_bytes
         if file.size_bytes() < disk_bytes:
             file.truncate(disk_bytes)
 
@@ -70,6 +73,10 @@ class FlatContent:
         """Sync the file; see `Content`."""
         self._file.sync()
 
+    def end_bytes(self) -> int:
+        """Return the disk's size; see `Content`."""
+        return self._disk_bytes
+
 
 class SlottedContent:
     """Content whose blocks get slots when they first hold something.
@@ -90,10 +97,9 @@ class SlottedContent:
         self._used: I32 = disk_map.state.used
         self._given = disk_map.state.slot_count
         self._unrecorded: list[I32] = []
-        if not disk_map.state.is_finalizing:
-            end = slots.end(self._given) if self._given else 0
-            if file.size_bytes() != end:
-                file.truncate(end)
+        if not disk_map.state.is_finalizing and not disk_map.state.is_lent:
+            if file.size_bytes() != self.end_bytes():
+                file.truncate(self.end_bytes())
                 file.sync()
 
     def write(self, pieces: Pieces) -> None:
@@ -156,6 +162,10 @@ class SlottedContent:
         if self._unrecorded:
             self._map.add_blocks(np.concatenate(self._unrecorded))
             self._unrecorded = []
+
+    def end_bytes(self) -> int:
+        """Return where the last slot that is given away ends; see `Content`."""
+        return self._slots.end(self._given) if self._given else 0
 
 
 def _joined(offsets: I64, lengths: I64) -> list[tuple[int, int]]:

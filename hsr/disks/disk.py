@@ -65,6 +65,18 @@ class VirtualDisk(Protocol):
     def finalize(self, stamp: Stamp) -> None:
         """Make it a disk, and close it."""
 
+    def lay_out(self, stamp: Stamp) -> None:
+        """Have it lent: write all of a disk but what shows that it is one."""
+
+    def sign(self, stamp: Stamp) -> None:
+        """Write what shows that it is a disk."""
+
+    def is_as_signed(self, stamp: Stamp) -> bool:
+        """Tell whether what shows that it is a disk is all there, byte for byte."""
+
+    def hide(self, stamp: Stamp) -> None:
+        """Take it back: have it show nothing again."""
+
     def close(self) -> None:
         """Close it."""
 
@@ -328,6 +340,8 @@ class _Disk:
             raise ConfigurationError(
                 "is being finalized, and takes no more points", path=str(self._path), hint="Finalize it."
             )
+        if self._map.state.is_lent:
+            raise ConfigurationError("is lent, and takes no points", path=str(self._path), hint="Take it back.")
         with self._whole():
             yield
 
@@ -357,17 +371,114 @@ class _Disk:
             if not (self.is_finalizing and self._bears_signature(used, stamp)):
                 if not self.is_finalizing:
                     self._map.begin_finalizing()
-                front = self._settle_edges()
-                self._file.truncate(self._form.file_bytes(used))
-                self._put(self._form.tables(used, stamp))
-                if front and not self._map.state.is_settled:
+                self._put_tables(stamp)
+                if self._is_bare and not self._map.state.is_settled:
                     self._map.settle()
-                for part in (*front, *self._form.signatures(used, stamp)):
-                    self._put([part])
-                if self.kind is DiskKind.VMDK_FLAT:
-                    self._publish_descriptor(stamp)
+                self._put_signatures(stamp)
         self.close()
         self._remove_side_files()
+
+    def _put_tables(self, stamp: Stamp) -> None:
+        """Write all that is missing, but for what shows that it is a disk."""
+        used = self._map.state.used
+        self._settle_edges()
+        self._file.truncate(self._form.file_bytes(used))
+        self._put(self._form.tables(used, stamp))
+
+    def _put_signatures(self, stamp: Stamp) -> None:
+        """Write what shows that it is a disk, the most telling last."""
+        for part in self._signatures(stamp):
+            self._put([part])
+        if self.kind is DiskKind.VMDK_FLAT:
+            self._publish_descriptor(stamp)
+
+    def _signatures(self, stamp: Stamp) -> Sequence[Part]:
+        """Return what shows that it is a disk; of one that is its file, the first bytes of its content."""
+        if self._is_bare:
+            return [(0, self._edges.read(0, min(FRONT_BYTES, self.size_bytes)))]
+        return self._form.signatures(self._map.state.used, stamp)
+
+    @property
+    def _is_bare(self) -> bool:
+        """Whether nothing but its content shows that it is a disk."""
+        return self.kind in (DiskKind.RAW, DiskKind.DEVICE)
+
+    def lay_out(self, stamp: Stamp) -> None:
+        """Have it lent: write all of a disk but what shows that it is one. It takes no writes until `hide`.
+
+        Args:
+            stamp: what it is to say of itself.
+
+        Raises:
+            RestoreError: the medium refuses; open it again, and hide it.
+
+        Crash: no disk; `open_disk` and `hide` make it what it was.
+        """
+        self.sync()
+        with self._whole():
+            self._map.begin_lending()
+            self._put_tables(stamp)
+
+    def sign(self, stamp: Stamp) -> None:
+        """Write what shows that it is a disk; it was laid out.
+
+        Args:
+            stamp: the same as it was laid out with.
+
+        Raises:
+            RestoreError: the medium refuses; open it again, and hide it.
+
+        Crash: no disk, or the whole disk; `open_disk` and `hide` make it what it was.
+        """
+        with self._whole():
+            self._put_signatures(stamp)
+
+    def is_as_signed(self, stamp: Stamp) -> bool:
+        """Tell whether what shows that it is a disk is all there, byte for byte.
+
+        Args:
+            stamp: what it was signed with.
+
+        Raises:
+            RestoreError: the medium refuses.
+        """
+        if self.kind is DiskKind.VMDK_FLAT:
+            text = self._descriptor(stamp)
+            return self._medium.load(self._path, len(text) + 1) == text
+        return all(
+            self._file.read(offset, len(part)) == part for offset, part in self._signatures(stamp)
+        )
+
+    def hide(self, stamp: Stamp) -> None:
+        """Take it back: what shows that it is a disk goes first, then all else that `lay_out` wrote.
+
+        Args:
+            stamp: what it was signed with.
+
+        Raises:
+            RestoreError: the medium refuses; open it again, and hide it.
+
+        Crash: the whole disk, or no disk; hiding again goes on.
+        """
+        with self._whole():
+            found_bytes = self._file.size_bytes()
+            if self.kind is DiskKind.VMDK_FLAT:
+                self._medium.remove(self._path)
+                self._medium.sync_folder(self._path.parent)
+            for offset, part in reversed(self._signatures(stamp)):
+                if offset + len(part) <= found_bytes:
+                    self._file.zero(offset, len(part))
+                    self._file.sync()
+            slots = self._form.slots
+            if slots is not None:
+                self._file.zero(0, min(slots.offset, found_bytes))
+            for offset, content in self._edges.content():
+                self._content.zero(offset, offset + len(content))
+            self._file.truncate(self._content.end_bytes())
+            self._file.sync()
+            if self._map.state.is_lent:
+                self._map.end_lending()
+
 
     def _bears_signature(self, used: np.ndarray[tuple[int], np.dtype[np.int32]], stamp: Stamp) -> bool:
         """Tell whether the very last step was done, so that somebody may use the disk already."""
@@ -381,27 +492,25 @@ class _Disk:
         offset, signature = signatures[-1]
         return self._file.read(offset, _MARK_BYTES) == signature[:_MARK_BYTES]
 
-    def _settle_edges(self) -> Sequence[Part]:
-        """Put the edges to their places; return what of them has to come last."""
-        kept: list[Part] = []
+    def _settle_edges(self) -> None:
+        """Put the edges to their places, but for what has to come last."""
         for offset, content in self._edges.content():
-            begin = 0
-            if offset == 0 and self.kind in (DiskKind.RAW, DiskKind.DEVICE):
-                kept.append((0, content[:FRONT_BYTES]))
-                begin = FRONT_BYTES
+            begin = FRONT_BYTES if offset == 0 and self._is_bare else 0
             if len(content) > begin:
                 self._content.write(Pieces.single(offset + begin, content[begin:]))
         self._content.sync()
-        return kept
 
     def _put(self, parts: Iterator[Part] | Sequence[Part]) -> None:
         for offset, part in parts:
             self._file.write(part, offset)
         self._file.sync()
 
-    def _publish_descriptor(self, stamp: Stamp) -> None:
+    def _descriptor(self, stamp: Stamp) -> bytes:
         extent = content_path(self._path, self.kind)
-        text = descriptor(extent.name, self._form.disk_bytes, stamp, is_sparse=False)
+        return descriptor(extent.name, self._form.disk_bytes, stamp, is_sparse=False)
+
+    def _publish_descriptor(self, stamp: Stamp) -> None:
+        text = self._descriptor(stamp)
         fresh = self._paths.folder / f"{self._paths.name}.descriptor"
         self._medium.remove(fresh)
         file = self._medium.open(fresh, create=True)

@@ -25,6 +25,10 @@ RECORD_FINALIZING: Final = 3
 
 RECORD_SETTLED: Final = 4
 """Of a raw file or a device: all but its front is as it is to be, durably; the front comes last."""
+RECORD_LENT: Final = 5
+"""From here on the disk is lent: it takes no writes, and may show itself, until it is taken back."""
+RECORD_TAKEN_BACK: Final = 6
+"""It shows nothing any more, durably, and takes writes again."""
 
 HEADER: Final = np.dtype(
     [

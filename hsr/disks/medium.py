@@ -48,6 +48,9 @@ _SEND_ONLY: Final = 2
 _DIRECT_BYTES_MIN: Final = 1 << 20
 """Longer runs go past the page cache; shorter ones would have to drop first what it holds of them."""
 
+_TIME_UNIT_NS: Final = 2_000_000_000
+_WRITE_BITS: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 _LIBC.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
@@ -128,6 +131,15 @@ class Medium(Protocol):
         Raises:
             ConfigurationError: the new file is there already.
         """
+
+    def look(self, path: Path) -> tuple[int, int] | None:
+        """Return size, in bytes, and time of the last write, in nanoseconds since 1970; None if it is not there."""
+
+    def settle_time(self, path: Path) -> None:
+        """Give a file, durably, a time of the last write that servers and file systems keep as it is."""
+
+    def set_writable(self, path: Path, *, is_writable: bool) -> None:
+        """Let the owner of a file write to it, or nobody; who has it open goes on."""
 
     def make_folder(self, path: Path) -> None:
         """Make a folder, if it is missing."""
@@ -225,6 +237,37 @@ class LocalMedium:
             os.fsync(write_fd)
             link.refuse_broken(target)
             return not told(total, total)
+
+    def look(self, path: Path) -> tuple[int, int] | None:
+        """Look at a file; see `Medium`."""
+        with _refusals(path):
+            try:
+                found = path.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+            return found.st_size, found.st_mtime_ns
+
+    def settle_time(self, path: Path) -> None:
+        """Settle a file's time; see `Medium`.
+
+        It is cut to what every file system can hold. One that was set is kept by servers, too, which otherwise note
+        a write only after a while.
+        """
+        with _refusals(path):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fsync(fd)
+                time_ns = os.fstat(fd).st_mtime_ns // _TIME_UNIT_NS * _TIME_UNIT_NS
+                os.utime(fd, ns=(time_ns, time_ns))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def set_writable(self, path: Path, *, is_writable: bool) -> None:
+        """Set who may write to a file; see `Medium`."""
+        with _refusals(path):
+            mode = stat.S_IMODE(path.stat(follow_symlinks=False).st_mode)
+            path.chmod(mode | stat.S_IWUSR if is_writable else mode & ~_WRITE_BITS)
 
     def make_folder(self, path: Path) -> None:
         """Make a folder; see `Medium`."""

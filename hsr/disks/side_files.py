@@ -83,6 +83,7 @@ class MapState:
         is_started: whether the disk's own file was made.
         is_finalizing: whether the disk takes no more writes.
         is_settled: of a raw file or device, whether nothing but its front is missing.
+        is_lent: whether it takes none until it is taken back.
         serial: number of the last record.
         end_bytes: where the next record goes.
     """
@@ -92,6 +93,7 @@ class MapState:
     is_started: bool = False
     is_finalizing: bool = False
     is_settled: bool = False
+    is_lent: bool = False
     serial: int = 0
     end_bytes: int = layout.HEADER.itemsize
 
@@ -137,6 +139,16 @@ class DiskMap:
         """Record, durably, that nothing is missing but the front; see `add_blocks`."""
         self._append(layout.RECORD_SETTLED)
         self.state.is_settled = True
+
+    def begin_lending(self) -> None:
+        """Record, durably, that the disk takes no writes until it is taken back; see `add_blocks`."""
+        self._append(layout.RECORD_LENT)
+        self.state.is_lent = True
+
+    def end_lending(self) -> None:
+        """Record, durably, that the disk was taken back, and shows nothing any more; see `add_blocks`."""
+        self._append(layout.RECORD_TAKEN_BACK)
+        self.state.is_lent = False
 
     def _append(self, kind: int, blocks: bytes = b"") -> None:
         record = np.zeros((), layout.RECORD)
@@ -287,6 +299,8 @@ def _read_record(file: DiskFile, path: Path, state: MapState) -> bool:
     state.is_started |= kind == layout.RECORD_STARTED
     state.is_finalizing |= kind == layout.RECORD_FINALIZING
     state.is_settled |= kind == layout.RECORD_SETTLED
+    if kind in (layout.RECORD_LENT, layout.RECORD_TAKEN_BACK):
+        state.is_lent = kind == layout.RECORD_LENT
     state.serial += 1
     state.end_bytes += rounded_up(layout.RECORD.itemsize + 4 * count, layout.ALIGN_BYTES)
     return True

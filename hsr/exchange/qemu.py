@@ -16,6 +16,7 @@ Tether = Callable[..., list[str]]
 
 _PACKAGES: Final = {
     "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
     "qemu-storage-daemon": "qemu-system-common",
     "qemu-system-x86_64": "qemu-system-x86",
 }

@@ -9,6 +9,7 @@ one: this counts then under the name that it was written by. See docs/disks.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,7 +35,12 @@ NO_WRAP: Final = "none"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_END: Final = datetime(9000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_BYTES_MAX: Final = layout.CURSOR.itemsize + layout.POINTS_MAX * layout.POINT.itemsize + layout.DIGEST_BYTES
+_BYTES_MAX: Final = (
+    layout.CURSOR.itemsize
+    + layout.POINTS_MAX * layout.POINT.itemsize
+    + layout.CHILD_BYTES_MAX
+    + layout.DIGEST_BYTES
+)
 
 
 class Phase(IntEnum):
@@ -46,6 +52,14 @@ class Phase(IntEnum):
     FINALIZING = layout.PHASE_FINALIZING
     COPYING = layout.PHASE_COPYING
     FINALIZED = layout.PHASE_FINALIZED
+    LENDING = layout.PHASE_LENDING
+    LENT = layout.PHASE_LENT
+    RETURNING = layout.PHASE_RETURNING
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether the disk is lent, or on its way to that or back."""
+        return self in (Phase.LENDING, Phase.LENT, Phase.RETURNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,21 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Loan:
+    """To whom a disk is lent, and as what.
+
+    Attributes:
+        child: absolute path of the disk that reads it and is written to in its stead.
+        file_bytes: size of the disk's file when it was lent; 0 before that.
+        time_ns: when that file was last written to, in nanoseconds since 1970-01-01 UTC; 0 before it is known.
+    """
+
+    child: str
+    file_bytes: int = 0
+    time_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Where a disk stands, as its cursor file says.
 
@@ -90,6 +119,7 @@ class Standing:
         goal: the point that is being built from nothing; None when none is.
         done_bytes: so much of the volume, from its beginning, equals the goal for good.
         serial: the number of the disk's map when this was written.
+        loan: to whom it is lent; None if it is not.
     """
 
     kind: DiskKind
@@ -101,6 +131,7 @@ class Standing:
     goal: Point | None = None
     done_bytes: int = 0
     serial: int = 0
+    loan: Loan | None = None
 
 
 def cursor_path(paths: SidePaths) -> Path:
@@ -197,7 +228,12 @@ def encode_cursor(standing: Standing) -> bytes:
     head["serial"], head["done_bytes"] = standing.serial, standing.done_bytes
     goal = () if standing.goal is None else (standing.goal,)
     head["point_count"], head["goal_count"] = len(standing.cursor.points), len(goal)
-    packed = head.tobytes() + b"".join(map(_encode_point, (*standing.cursor.points, *goal)))
+    child = b""
+    if standing.loan is not None:
+        child = os.fsencode(standing.loan.child)
+        head["lent_bytes"], head["lent_time_ns"] = standing.loan.file_bytes, standing.loan.time_ns
+    head["child_bytes"] = len(child)
+    packed = head.tobytes() + b"".join(map(_encode_point, (*standing.cursor.points, *goal))) + child
     return packed + blake3(packed).digest()
 
 
@@ -231,9 +267,10 @@ def decode_cursor(packed: bytes, path: str) -> Standing:
     head: np.void = np.frombuffer(body, layout.CURSOR, count=1)[0]
     _refuse_unknown(head, path)
     count, goal_count = int(head["point_count"]), int(head["goal_count"])
-    if len(body) != layout.CURSOR.itemsize + (count + goal_count) * layout.POINT.itemsize or goal_count > 1:
+    points_end = layout.CURSOR.itemsize + (count + goal_count) * layout.POINT.itemsize
+    if len(body) != points_end + int(head["child_bytes"]) or goal_count > 1:
         raise FormatError("the cursor has another length than it says", path=path)
-    rows = np.frombuffer(body, layout.POINT, offset=layout.CURSOR.itemsize)
+    rows = np.frombuffer(body[:points_end], layout.POINT, offset=layout.CURSOR.itemsize)
     points = [_decode_point(row, path) for row in rows]
     number = {name: int(head[name]) for name in ("disk_bytes", "offset_bytes", "room_bytes")}
     standing = Standing(
@@ -246,6 +283,7 @@ def decode_cursor(packed: bytes, path: str) -> Standing:
         points[count] if goal_count else None,
         int(head["done_bytes"]),
         int(head["serial"]),
+        _decode_loan(head, body[points_end:]),
     )
     _refuse_nonsense(standing, path)
     return standing
@@ -269,17 +307,30 @@ def _decode_point(row: np.void, path: str) -> Point:
     return Point(PointId(row["id"].tobytes()), int(row["number"]), time, int(row["volume_bytes"]))
 
 
+def _decode_loan(head: np.void, child: bytes) -> Loan | None:
+    if not child and not head["lent_bytes"] and not head["lent_time_ns"]:
+        return None
+    return Loan(os.fsdecode(child), int(head["lent_bytes"]), int(head["lent_time_ns"]))
+
+
 def _refuse_nonsense(standing: Standing, path: str) -> None:
     """Refuse what no version writes, whatever its digest says."""
     points, goal = standing.cursor.points, standing.goal
+    is_exact = len(points) == 1 and goal is None and not standing.done_bytes
     fits = {
         Phase.NEW: not points and goal is None and not standing.done_bytes,
         Phase.BUILDING: not points and (goal is not None or not standing.done_bytes),
         Phase.ROLLING: bool(points) and goal is None and not standing.done_bytes,
-        Phase.FINALIZING: len(points) == 1 and goal is None and not standing.done_bytes,
-        Phase.COPYING: len(points) == 1 and goal is None and not standing.done_bytes,
-        Phase.FINALIZED: len(points) == 1 and goal is None and not standing.done_bytes,
+        Phase.FINALIZING: is_exact,
+        Phase.COPYING: is_exact,
+        Phase.FINALIZED: is_exact,
+        Phase.LENDING: is_exact,
+        Phase.LENT: is_exact,
+        Phase.RETURNING: is_exact,
     }[standing.phase]
+    loan = standing.loan
+    fits &= standing.phase.is_lent == (loan is not None)
+    fits &= loan is None or (loan.child.startswith("/") and loan.file_bytes >= 0)
     if not fits or not standing.place.is_sound or not _ascend(points):
         raise FormatError("the cursor makes no sense", path=path)
     if goal is not None and standing.done_bytes > goal.volume_bytes:

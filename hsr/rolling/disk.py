@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from hsr.disks.disk import VirtualDisk, create_disk, open_disk
+from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind, Part, Stamp
 from hsr.disks.forms import form_for
 from hsr.disks.medium import LocalMedium, Medium, refusals
@@ -28,6 +29,7 @@ from hsr.rolling.cursor_file import (
     remove_cursor,
     write_cursor,
 )
+from hsr.rolling.lending import Child, lend
 from hsr.rolling.removing import blank_of, refuse_taken, remove_disk, set_aside
 from hsr.rolling.writing import VolumeWriter
 from policies.cursor import Cursor
@@ -436,6 +438,29 @@ class RollingDisk:
         finalize_at(target, point, patches=lambda _: patches, medium=self._medium)
         return True
 
+    def lend_at(self, point: Point, child: Child) -> None:
+        """Make it, for a while, a disk that others read, under a child that is written to; and close it.
+
+        Nothing is copied. It takes no more points until `hsr.rolling.lending.take_back` takes it back.
+
+        Args:
+            point: the point at which it stands exactly.
+            child: what is to be made over it.
+
+        Raises:
+            ConfigurationError: it does not stand at the point, or is a device, or a name is taken.
+            RestoreError: the medium refuses.
+
+        Crash: no disk, or the whole disk; taking it back makes it what it was.
+        """
+        self._refuse_torn()
+        standing = self._standing
+        if standing.cursor.points != (point,) or standing.phase is not Phase.ROLLING:
+            raise self._stands_elsewhere(point)
+        if standing.kind is DiskKind.DEVICE:
+            raise ConfigurationError("is a device, which cannot be lent", path=str(self.path))
+        lend(self._medium, self.path, self._disk, standing, child, self._note)
+
     def _stands_elsewhere(self, point: Point) -> ConfigurationError:
         return ConfigurationError(
             f"does not stand at point {point.number}",
@@ -640,6 +665,12 @@ def discard(path: Path, *, side_folder: Path | None = None, medium: Medium | Non
     standing = read_cursor(medium, paths)
     if standing is None or standing.phase in (Phase.FINALIZING, Phase.FINALIZED):
         raise ConfigurationError("is no disk that can be discarded", path=str(path))
+    if standing.loan is not None and medium.exists(content_path(path, standing.kind)):
+        raise ConfigurationError(
+            f"is lent to {standing.loan.child}",
+            path=str(path),
+            hint="Take it back first, with hsr resume; or move it away, if it is to be kept as it is.",
+        )
     is_file = standing.kind is not DiskKind.DEVICE
     if standing.phase is Phase.NEW and is_file:  # it may not be there yet, and another one may have its name
         _open_content(path, side_folder, paths, medium, standing).close()
@@ -667,6 +698,10 @@ def _open_content(
     if _is_over(standing, medium, paths):
         raise ConfigurationError(
             "is finalized", path=str(path), hint="A finalized disk takes no more points."
+        )
+    if standing.loan is not None:
+        raise ConfigurationError(
+            f"is lent to {standing.loan.child}", path=str(path), hint="Take it back first: hsr resume."
         )
     if medium.exists(paths.map):
         return open_disk(path, serial=standing.serial, side_folder=side_folder, medium=medium)

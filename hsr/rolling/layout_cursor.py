@@ -1,6 +1,6 @@
 """Layout of the cursor of a disk that is rolled forward, `.rollforward-hsr/NAME.cursor`; docs/disks.md.
 
-Header, points, digest. All numbers are little-endian.
+Header, points, the path of a child, digest. All numbers are little-endian.
 
 Source: docs/disks.md, version 1.
 """
@@ -29,6 +29,15 @@ PHASE_COPYING: Final = 5
 PHASE_FINALIZED: Final = 6
 """It was finalized at the point that is named, and is whoever's who uses it."""
 
+PHASE_LENDING: Final = 7
+"""It is being made a disk that others read, to be taken back later; it may be one already."""
+PHASE_LENT: Final = 8
+"""It is a disk that others read, under the child that is named, until it is taken back."""
+PHASE_RETURNING: Final = 9
+"""It is being taken back, and may be a disk still."""
+
+CHILD_BYTES_MAX: Final = 4096
+
 CURSOR: Final = np.dtype(
     [
         ("magic", "S8"),
@@ -45,7 +54,10 @@ CURSOR: Final = np.dtype(
         ("done_bytes", "<u8"),
         ("point_count", "<u4"),
         ("goal_count", "<u4"),
-        ("reserved", "u1", (136,)),
+        ("lent_bytes", "<u8"),
+        ("lent_time_ns", "<i8"),
+        ("child_bytes", "<u4"),
+        ("reserved", "u1", (116,)),
     ]
 )
 """First 256 bytes."""

@@ -75,7 +75,9 @@ def remove_disk(
 
 def blank_of(standing: Standing) -> Standing:
     """Say that nothing is known of what a disk holds."""
-    return replace(standing, phase=Phase.BUILDING, cursor=Cursor.blank(), goal=None, done_bytes=0)
+    return replace(
+        standing, phase=Phase.BUILDING, cursor=Cursor.blank(), goal=None, done_bytes=0, loan=None
+    )
 
 
 def set_aside(path: Path, kind: DiskKind, paths: SidePaths, medium: Medium) -> Path:
@@ -137,7 +139,7 @@ def _map_if_sound(path: Path, paths: SidePaths, medium: Medium) -> DiskMap | Non
 
 def _is_unfinished(content: Path, disk_map: DiskMap | None, medium: Medium) -> bool:
     """Tell whether a disk's own file surely is that of its map, and no disk yet."""
-    if disk_map is None or disk_map.state.is_finalizing:
+    if disk_map is None or disk_map.state.is_finalizing or disk_map.state.is_lent:
         return False
     return disk_map.state.is_started or not medium.load(content, 1)
 

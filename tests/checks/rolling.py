@@ -197,7 +197,10 @@ def _state_of(path: Path, kind: DiskKind) -> str:
     if standing is None:
         return "before the beginning or after the end"
     content = content_path(path, kind)
-    if standing.phase is not Phase.FINALIZING and content.exists():
+    child = path.with_suffix(".child.qcow2")
+    if standing.phase is Phase.LENT and child.exists():
+        assert qemu_img("check", "-f", "qcow2", child).returncode == 0
+    if not standing.phase.is_lent and standing.phase is not Phase.FINALIZING and content.exists():
         assert json.loads(qemu_img("info", "--output=json", content).stdout)["format"] == "raw"
         assert blkid_says(content) == ""
     if standing.phase is Phase.ROLLING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -13,16 +14,42 @@ from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
 from hsr.rolling.cursor_file import Phase, Place
 from hsr.rolling.disk import RollingDisk, finalize_at, read_standing
+from hsr.rolling.lending import take_back
 from policies.cursor import Cursor, roll_on_path, usable
 from policies.points import Point, Span
 from policies.reach import shortest_path
 from tests.disk_readers import DISSECT_UNIT, read_whole
 from tests.rolling_world import BLOCK, JOB, RollingWorld
-from tests.torn_medium import PowerCut, TornMedium
+from tests.torn_medium import PAGE_BYTES, SECTOR_BYTES, PowerCut, TornMedium
 
 PATH: Final = Path("/disks/volume.img")
+CHILD: Final = Path("/children/child.qcow2")
 KINDS: Final = [kind for kind in DiskKind if kind is not DiskKind.DEVICE]
 CHECKPOINT_BYTES: Final = 3 * BLOCK
+
+
+@dataclass
+class TornChild:
+    """A child that is a name, on the same medium."""
+
+    medium: TornMedium
+    path: Path = CHILD
+
+    def make(self) -> None:
+        self.discard()
+        self.medium.open(self._partial, create=True).sync()
+        self.medium.sync_folder(self.path.parent)
+
+    def publish(self) -> None:
+        self.medium.rename(self._partial, self.path)
+        self.medium.sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        self.medium.remove(self._partial)
+
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_suffix(".partial")
 
 
 @dataclass
@@ -53,6 +80,46 @@ class Walk:
         standing = read_standing(PATH, medium=self.medium)
         if standing is not None and standing.phase is Phase.ROLLING:
             self.check()
+            assert not self.shows()
+        elif standing is not None and standing.phase.is_lent:
+            if standing.phase is Phase.LENT or self.shows():
+                self.check_lent(standing.cursor.points[0])
+
+    def shows(self) -> bool:
+        """Tell whether anybody could take what is there for a disk, or a file system."""
+        if self.kind is DiskKind.VMDK_FLAT:
+            return self.medium.exists(PATH)
+        content = self.medium.names[PATH].now
+        size = self.place.disk_bytes
+        if self.kind is DiskKind.VHD_FIXED:
+            return content[size : size + 8] == b"conectix"
+        if self.kind is DiskKind.VHD and content[-512:-504] == b"conectix":
+            return True
+        return any(content[: PAGE_BYTES if self.kind is DiskKind.RAW else SECTOR_BYTES])
+
+    def check_lent(self, point: Point) -> None:
+        """Hold what others read to the point."""
+        content = bytes(self.medium.names[content_path(PATH, self.kind)].now)
+        found = read_whole(io.BytesIO(content), self.kind, self.place.disk_bytes)
+        assert found == self.world.truth(point).ljust(self.place.disk_bytes, b"\0")
+
+    def lend(self) -> None:
+        """Lend the disk where it stands; a child is there only if others can read it."""
+        with self.open() as disk:
+            disk.lend_at(disk.cursor.points[0], TornChild(self.medium))
+        assert self.shows()
+        self.check_lent(disk.cursor.points[0])
+
+    def take_back(self) -> None:
+        """Take it back; it shows nothing any more, and holds what it held."""
+        standing = read_standing(PATH, medium=self.medium)
+        assert standing is not None
+        assert CHILD not in self.medium.names or standing.phase is not Phase.LENDING
+        assert take_back(PATH, medium=self.medium).child == str(CHILD)
+        self.medium.remove(CHILD)
+        assert not self.shows()
+        with self.open() as disk:
+            self.check_exact(disk, standing.cursor.points[0])
 
     def check(self) -> None:
         """Hold the disk to its cursor."""
@@ -170,8 +237,63 @@ def lives_cut(world: RollingWorld, kind: DiskKind, cuts: int) -> str:
     return f"{cuts} cuts in {total} steps"
 
 
+def loans_cut(world: RollingWorld, kind: DiskKind) -> str:
+    """Have a disk lent and taken back, cut at every step of that; then take it back, roll it on, and finalize it.
+
+    Args:
+        world: the images.
+        kind: what the disk is to be.
+
+    Returns:
+        What was done.
+
+    Raises:
+        AssertionError: it was neither no disk nor a whole one, or went on to something else than its point.
+    """
+    room = -(-world.room_bytes // DISSECT_UNIT) * DISSECT_UNIT
+    before = Walk(world, kind, Random(0), Place.whole(room))
+    before.apply([world.named("D_VOL-b001.spf")], None)
+    before.apply([world.named("D_VOL-b001-i003-cd.spi")], None)
+    before.medium = before.medium.recovered(Random(0))
+    whole = deepcopy(before.medium)
+    walk = Walk(world, kind, Random(0), before.place, whole)
+    walk.lend()
+    lent = whole.steps
+    walk.take_back()
+    met: dict[str, int] = {}
+    for cut in range(1, whole.steps + 1):
+        walk = Walk(world, kind, Random(cut), before.place, deepcopy(before.medium))
+        walk.fail_soon(cut)
+        with suppress(PowerCut):
+            walk.lend()
+            walk.take_back()
+        walk.recover()
+        standing = read_standing(PATH, medium=walk.medium)
+        assert standing is not None
+        met[standing.phase.name] = met.get(standing.phase.name, 0) + 1
+        if standing.phase.is_lent:
+            _taken_back(walk)
+        walk.medium.remove(CHILD)
+        walk.medium.remove(CHILD.with_suffix(".partial"))
+        walk.apply([world.named("D_VOL-b001-i004.spi")], None)
+        walk.finalize(None)
+    told = ", ".join(f"{count} {name.lower()}" for name, count in met.items())
+    return f"{lent} steps to lend it, {whole.steps - lent} to take it back: {told}"
+
+
+def _taken_back(walk: Walk) -> None:
+    """Take a disk back, interrupted once more."""
+    with suppress(PowerCut):
+        walk.fail_soon(walk.random.choice((2, 5, 9, 14, 1000)))
+        walk.take_back()
+    walk.recover()
+    standing = read_standing(PATH, medium=walk.medium)
+    if standing is not None and standing.phase.is_lent:
+        walk.take_back()
+
+
 def _live(walk: Walk, point: Point) -> None:
-    """Begin a disk or go on with it, until it is finalized at a point."""
+    """Begin a disk or go on with it, lend it on the way, until it is finalized at a point."""
     world = walk.world
     base, *rest = (
         world.named(f"D_VOL-b001{ending}")
@@ -180,10 +302,20 @@ def _live(walk: Walk, point: Point) -> None:
     standing = read_standing(PATH, medium=walk.medium)
     if standing is None and walk.medium.exists(PATH):
         return
+    if standing is not None and standing.phase.is_lent:
+        walk.take_back()
+        standing = read_standing(PATH, medium=walk.medium)
     if standing is None or standing.phase is not Phase.FINALIZING:
         with walk.open() as disk:
             if disk.cursor.is_blank:
                 disk.apply(world.paths([base]), checkpoint_bytes=CHECKPOINT_BYTES)
+        half = roll_on_path(disk.cursor, rest, world.points[3].id)
+        if half:
+            with walk.open() as disk:
+                disk.apply(world.paths(half))
+            walk.lend()
+            walk.take_back()
+        with walk.open() as disk:
             path = roll_on_path(disk.cursor, rest, point.id)
             assert path is not None
             disk.apply(world.paths(path))

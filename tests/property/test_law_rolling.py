@@ -22,7 +22,7 @@ from policies.cursor import Cursor, roll_on_path
 from policies.errors import ConfigurationError, RestoreError
 from policies.points import Point
 from storage import replay
-from tests.checks.torn_rolling import KINDS, PATH, Walk, lives_cut, walk_on
+from tests.checks.torn_rolling import KINDS, PATH, Walk, lives_cut, loans_cut, walk_on
 from tests.disk_readers import read_whole
 from tests.rolling_world import BLOCK, JOB, RollingWorld, make_world
 from tests.torn_medium import PowerCut, Stored, TornMedium
@@ -77,6 +77,11 @@ def test_encrypted_chains(encrypted_world, seed, kind, torn):
 @pytest.mark.parametrize("kind", KINDS)
 def test_power_fails_at_every_step_of_a_life(world, kind):
     assert lives_cut(world, kind, 45)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_power_fails_at_every_step_of_lending_and_taking_back(world, kind):
+    assert loans_cut(world, kind)
 
 
 def test_a_torn_disk_is_never_continued_with_a_narrower_span(world):

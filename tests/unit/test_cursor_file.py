@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from hsr.disks.medium import LocalMedium
 from hsr.disks.side_files import SidePaths
 from hsr.rolling import layout_cursor as layout
 from hsr.rolling.cursor_file import (
+    Loan,
     Phase,
     Place,
     Standing,
@@ -74,7 +76,13 @@ def standings(draw: st.DrawFn) -> Standing:
         goal,
         draw(st.integers(0, 1 << 40)) if goal else 0,
         draw(st.integers(0, 1 << 63)),
+        draw(loans()) if phase.is_lent else None,
     )
+
+
+def loans() -> st.SearchStrategy[Loan]:
+    names = st.binary(max_size=40).map(lambda name: os.fsdecode(b"/" + name))
+    return st.builds(Loan, names, st.integers(0, 1 << 63), st.integers(-(1 << 63), (1 << 63) - 1))
 
 
 @given(standings())
@@ -121,6 +129,11 @@ def test_what_somebody_forged_is_refused_or_makes_sense(seed):
         replace(ROLLING, phase=Phase.BUILDING),
         replace(ROLLING, phase=Phase.FINALIZING),
         replace(ROLLING, place=Place(1 << 20, 1, 1 << 20)),
+        replace(ROLLING, loan=Loan("/child")),
+        replace(ROLLING, phase=Phase.LENT, loan=Loan("/child", 1, 1)),
+        replace(ROLLING, phase=Phase.LENT, cursor=Cursor((point(3),))),
+        replace(ROLLING, phase=Phase.LENT, cursor=Cursor((point(3),)), loan=Loan("child", 1, 1)),
+        replace(ROLLING, phase=Phase.LENT, cursor=Cursor((point(3),)), loan=Loan("", 1, 1)),
         replace(ROLLING, phase=Phase.BUILDING, cursor=Cursor.blank(), goal=point(1, 10), done_bytes=11),
         replace(ROLLING, phase=Phase.BUILDING, cursor=Cursor.blank(), done_bytes=11),
     ],

@@ -75,9 +75,10 @@ def test_names_and_numbers() -> None:
     assert layout_side.RECORD_MAGIC == b"RFDISKR\x1a"
     assert (layout_side.RECORD_STARTED, layout_side.RECORD_BLOCKS, layout_side.RECORD_FINALIZING) == (1, 2, 3)
     assert layout_side.RECORD_SETTLED == 4
+    assert (layout_side.RECORD_LENT, layout_side.RECORD_TAKEN_BACK) == (5, 6)
     assert layout_side.ALIGN_BYTES == 512
     assert layout_cursor.MAGIC == b"RFDISKC\x1a"
     assert layout_cursor.VERSION == 1
-    assert list(Phase) == [1, 2, 3, 4, 5, 6]
+    assert list(Phase) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     for phase in Phase:
         assert f"{phase.value} {phase.name.lower()}" in PAGE

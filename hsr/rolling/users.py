@@ -1,0 +1,100 @@
+"""Who has a file open: other programs of this machine, and whoever locked it, be it on another one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from policies.errors import BusyError, RestoreError
+
+_FLOCK: Final = struct.Struct("hhqqi4x")
+_LOCKED: Final = {errno.EAGAIN, errno.EACCES}
+_PROC: Final = Path("/proc")
+_LOOPS: Final = Path("/sys/block")
+
+
+@contextlib.contextmanager
+def alone_with(paths: Iterable[Path]) -> Iterator[None]:
+    """Keep files to ourselves for a while: qemu does not open what is locked so.
+
+    Args:
+        paths: the files; those that are not there are passed over.
+
+    Raises:
+        BusyError: somebody has one of them open; who, as far as that can be known.
+        RestoreError: one cannot be opened.
+
+    *Source:* fcntl(2), "Open file description locks", which qemu takes on images; proc(5), "/proc/[pid]/fd".
+    """
+    with contextlib.ExitStack() as opened:
+        for path in dict.fromkeys(paths):
+            fd = _open(path)
+            if fd is None:
+                continue
+            opened.callback(os.close, fd)
+            is_locked = not _lock(fd)
+            users = list(_users(path, os.fstat(fd)))
+            if is_locked or users:
+                raise BusyError(
+                    f"is open: {', '.join(users) or 'somebody has locked it'}",
+                    path=str(path),
+                    hint="Shut down whatever uses it.",
+                )
+        yield
+
+
+def _open(path: Path) -> int | None:
+    """Open a file for locking it; one that we may not write to can only be looked at."""
+    try:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
+                raise
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RestoreError(f"cannot be opened: {error.strerror}", path=str(path)) from error
+
+
+def _lock(fd: int) -> bool:
+    """Lock a file whole, unless somebody has locked a byte of it; where there are no locks, nobody has."""
+    is_ours = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        found = fcntl.fcntl(fd, fcntl.F_OFD_SETLK if is_ours else fcntl.F_OFD_GETLK, wanted)
+    except OSError as error:
+        return error.errno not in _LOCKED
+    return is_ours or _FLOCK.unpack(found)[0] == fcntl.F_UNLCK
+
+
+def _users(path: Path, mine: os.stat_result) -> Iterator[str]:
+    """Name the programs that have a file open, as far as we may look, and loop devices that lie on it."""
+    for process in _PROC.iterdir():
+        if process.name.isdecimal() and int(process.name) != os.getpid() and _has_open(process, path, mine):
+            with contextlib.suppress(OSError):
+                yield f"{(process / 'comm').read_text().strip()} ({process.name})"
+    for told in _LOOPS.glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if told.read_text().rstrip("\n") == str(path.resolve()):
+                yield f"/dev/{told.parts[-3]}"
+
+
+def _has_open(process: Path, path: Path, mine: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        for entry in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # only what has the name is looked at: other media may be silent
+                if Path(entry.readlink()).name == path.name and _is_same(entry.stat(), mine):
+                    return True
+    return False
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)

@@ -1,0 +1,323 @@
+"""A disk that is lent: others read it, a child is written to, and it is taken back and rolled on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hsr.disks.flat import content_path
+from hsr.disks.form import DiskKind, Part
+from hsr.disks.medium import LocalMedium
+from hsr.disks.side_files import SIDE_NAME
+from hsr.exchange.child import QcowChild, is_child_of
+from hsr.rolling.cursor_file import Phase, Place
+from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing
+from hsr.rolling.lending import take_back
+from policies.cursor import Cursor
+from policies.errors import BusyError, ConfigurationError, RestoreError
+from tests.commands import run
+from tests.disk_readers import blkid_says, qemu_driver, qemu_img
+from tests.loop import needs_root, small_file_system
+from tests.rolling_world import RollingWorld, make_world
+from tests.unit.test_rolling_disk import KINDS, ROOM, begun, must_be, roll
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> RollingWorld:
+    return make_world(tmp_path_factory.mktemp("lending"))
+
+
+def lent(
+    world: RollingWorld,
+    folder: Path,
+    kind: DiskKind,
+    patches: tuple[Part, ...] = (),
+    number: int = 2,
+) -> tuple[Path, Path]:
+    """Build a disk, and lend it; give it and its child."""
+    path, child = folder / "disk.img", folder / "child.qcow2"
+    with begun(world, path, kind) as disk:
+        roll(disk, world, number)
+        disk.lend_at(world.points[number], QcowChild(child, path, kind, patches))
+    return path, child
+
+
+def must_equal(path: Path, driver: str, content: bytes, folder: Path) -> None:
+    truth = folder / "compared.raw"
+    truth.write_bytes(content)
+    done = qemu_img("compare", "-f", driver, "-F", "raw", path, truth)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def shows_nothing(content: Path) -> bool:
+    told = json.loads(qemu_img("info", "--output=json", content).stdout)
+    return told["format"] == "raw" and blkid_says(content) == ""
+
+
+def spoil(path: Path, driver: str) -> None:
+    run("qemu-io", "-f", driver, "-c", "write -P 9 1M 64k", str(path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lent_written_to_taken_back_and_rolled_on(world, kind, tmp_path):
+    point, truth = world.points[2], world.truth(world.points[2]).ljust(ROOM, b"\0")
+    path, child = lent(world, tmp_path, kind)
+    standing = read_standing(path)
+    assert (standing.phase, standing.loan.child, standing.cursor) == (
+        Phase.LENT,
+        str(child),
+        Cursor.closed(point),
+    )
+    must_equal(path, qemu_driver(kind), truth, tmp_path)
+    must_equal(child, "qcow2", truth, tmp_path)
+    assert is_child_of(child, path)
+    assert os.stat(content_path(path, kind)).st_mode & 0o222 == 0
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 1M", str(child))
+    must_equal(child, "qcow2", b"\7" * (1 << 20) + truth[1 << 20 :], tmp_path)
+    must_equal(path, qemu_driver(kind), truth, tmp_path)
+    for attempt in (
+        lambda: RollingDisk.open(path),
+        lambda: discard(path),
+        lambda: finalize_at(path, point),
+    ):
+        with pytest.raises(ConfigurationError, match=r"is lent to .*child\.qcow2"):
+            attempt()
+    assert take_back(path).child == str(child)
+    assert shows_nothing(content_path(path, kind))
+    with RollingDisk.open(path) as disk:
+        assert disk.read(0, ROOM) == truth
+        roll(disk, world, 7)
+        disk.finalize(world.points[7])
+    must_be(path, kind, world.truth(world.points[7]), ROOM, tmp_path)
+    assert list((tmp_path / SIDE_NAME).iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [DiskKind.VHD, DiskKind.RAW])
+def test_lent_every_month(world, kind, tmp_path):
+    path, child = tmp_path / "disk.img", tmp_path / "child.qcow2"
+    for number in (0, 1, 4, 5):
+        with begun(world, path, kind) if not number else RollingDisk.open(path) as disk:
+            roll(disk, world, number)
+            disk.lend_at(world.points[number], QcowChild(child, path, kind))
+        must_equal(child, "qcow2", world.truth(world.points[number]).ljust(ROOM, b"\0"), tmp_path)
+        take_back(path)
+        child.unlink()
+        with pytest.raises(ConfigurationError, match="is not lent"):
+            take_back(path)
+    finalize_at(path, world.points[5])
+    must_be(path, kind, world.truth(world.points[5]), ROOM, tmp_path)
+
+
+def test_what_a_partition_takes_goes_to_the_child_alone(world, tmp_path):
+    truth = world.truth(world.points[2]).ljust(ROOM, b"\0")
+    front, middle, back = b"\1" * 512, b"\2" * 1024, b"\3" * 34 * 512
+    patches = ((0, front), (1 << 20, middle), (ROOM - len(back), back))
+    path, child = lent(world, tmp_path, DiskKind.VHD, patches)
+    must_equal(path, "vpc", truth, tmp_path)
+    wanted = bytearray(truth)
+    for offset, content in patches:
+        wanted[offset : offset + len(content)] = content
+    must_equal(child, "qcow2", bytes(wanted), tmp_path)
+    take_back(path)
+    with RollingDisk.open(path) as disk:
+        assert disk.read(0, ROOM) == truth
+
+
+@pytest.mark.parametrize(
+    "kind", [DiskKind.VHD_FIXED, DiskKind.VMDK_FLAT, DiskKind.VHDX, DiskKind.QCOW2, DiskKind.RAW]
+)
+def test_one_that_was_written_to_is_not_taken_back(world, kind, tmp_path):
+    path, child = lent(world, tmp_path, kind)
+    content = content_path(path, kind)
+    if kind in (DiskKind.VHDX, DiskKind.RAW):
+        run("qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 64k", str(child))
+        run("qemu-img", "commit", "-q", str(child))
+    else:
+        spoil(path, qemu_driver(kind))
+    before = content.read_bytes()
+    with pytest.raises(RestoreError, match="written to since it was lent") as caught:
+        take_back(path)
+    assert "--fresh" in str(caught.value.hint)
+    assert read_standing(path).phase is Phase.LENT
+    assert content.read_bytes() == before
+    assert content.stat().st_mode & 0o222 == 0
+
+
+def test_another_file_in_its_place_is_not_taken_back(world, tmp_path):
+    path, _ = lent(world, tmp_path, DiskKind.VHDX)
+    seen, other = path.stat(), tmp_path / "other"
+    other.write_bytes(b"?" * seen.st_size)
+    other.replace(path)
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    with pytest.raises(RestoreError, match="written to since"):
+        take_back(path)
+    path.unlink()
+    with pytest.raises(RestoreError):
+        take_back(path)
+    discard(path)
+    assert list((tmp_path / SIDE_NAME).iterdir()) == []
+
+
+def test_a_descriptor_that_somebody_changed(world, tmp_path):
+    path, _ = lent(world, tmp_path, DiskKind.VMDK_FLAT)
+    path.write_bytes(path.read_bytes().replace(b"CID=", b"CID=0"))
+    with pytest.raises(RestoreError, match="written to since"):
+        take_back(path)
+
+
+@contextmanager
+def opened_by_qemu(path: Path) -> Iterator[int]:
+    command = ["qemu-io", "-f", "qcow2", str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdin is not None and running.stdout is not None
+        running.stdin.write(b"read 0 512\n")
+        running.stdin.flush()
+        assert running.stdout.readline()
+        yield running.pid
+        running.stdin.close()
+        running.stdout.read()
+
+
+def test_one_that_is_open_is_not_taken_back(world, tmp_path):
+    path, child = lent(world, tmp_path, DiskKind.QCOW2)
+    with opened_by_qemu(child) as pid, pytest.raises(BusyError, match=rf"qemu-io \({pid}\)") as caught:
+        take_back(path)
+    assert caught.value.path in (str(child), str(path))
+    other = tmp_path / "other.qcow2"
+    QcowChild(other, path, DiskKind.QCOW2).make()
+    QcowChild(other, path, DiskKind.QCOW2).publish()
+    with opened_by_qemu(other), pytest.raises(BusyError) as caught:
+        take_back(path)
+    assert caught.value.path == str(path)
+    with subprocess.Popen(["tail", "-f", "-c1", str(path)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.read(1)
+        with pytest.raises(BusyError, match="tail"):
+            take_back(path)
+        reader.kill()
+    assert read_standing(path).phase is Phase.LENT
+    take_back(path)
+
+
+@needs_root
+def test_one_that_is_looped_is_not_taken_back(world, tmp_path):
+    path, _ = lent(world, tmp_path, DiskKind.RAW)
+    loop = run("losetup", "--find", "--show", "--read-only", str(path)).strip()
+    try:
+        with pytest.raises(BusyError, match=loop):
+            take_back(path)
+    finally:
+        run("losetup", "--detach", loop)
+    take_back(path)
+
+
+def test_what_cannot_be_lent(world, tmp_path):
+    path, child = tmp_path / "disk.vhd", tmp_path / "child.qcow2"
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+        with pytest.raises(ConfigurationError, match="does not stand"):
+            disk.lend_at(world.points[3], QcowChild(child, path, DiskKind.VHD))
+        child.touch()
+        with pytest.raises(ConfigurationError, match="exists already"):
+            disk.lend_at(world.points[2], QcowChild(child, path, DiskKind.VHD))
+        with pytest.raises(ConfigurationError, match=r"ends in \.qcow2"):
+            QcowChild(tmp_path / "child.vhd", path, DiskKind.VHD)
+        with pytest.raises(ConfigurationError, match="is no folder"):
+            QcowChild(tmp_path / "nowhere" / "child.qcow2", path, DiskKind.VHD)
+        roll(disk, world, 3)
+    assert read_standing(path).phase is Phase.ROLLING
+
+
+def test_without_qemu_nothing_is_done(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="qemu-img is not installed"):
+        QcowChild(tmp_path / "child.qcow2", tmp_path / "disk.vhd", DiskKind.VHD)
+
+
+@needs_root
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_no_room_for_the_child_leaves_the_disk_rolling(world, tmp_path, is_wrapped):
+    path = tmp_path / "disk.vhdx"
+    patches = ((0, b"\1" * 512),) if is_wrapped else ()
+    with small_file_system(tmp_path, 1 << 20) as small:
+        spare = 48 << 10 if is_wrapped else 0  # enough to make it, not to write to it
+        free = os.statvfs(small)
+        (small / "filler").write_bytes(bytes(free.f_bavail * free.f_bsize - spare))
+        with begun(world, path) as disk:
+            roll(disk, world, 2)
+            with pytest.raises(RestoreError, match="No space|no child"):
+                disk.lend_at(
+                    world.points[2], QcowChild(small / "child.qcow2", path, DiskKind.VHDX, patches)
+                )
+        assert [entry.name for entry in small.iterdir() if "child" in entry.name] == []
+    assert read_standing(path).phase is Phase.ROLLING
+    assert shows_nothing(path)
+    with RollingDisk.open(path) as disk:
+        roll(disk, world, 5)
+        disk.finalize(world.points[5])
+    must_be(path, DiskKind.VHDX, world.truth(world.points[5]), ROOM, tmp_path)
+
+
+class RefusingMedium(LocalMedium):
+    """A medium that refuses to set times."""
+
+    def settle_time(self, path: Path) -> None:
+        raise RestoreError("cannot be used: Input/output error", path=str(path))
+
+
+def test_a_medium_that_refuses_leaves_the_disk_rolling(world, tmp_path):
+    path = tmp_path / "disk.vhd"
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+    with (
+        RollingDisk.open(path, medium=RefusingMedium()) as disk,
+        pytest.raises(RestoreError, match="output error"),
+    ):
+        disk.lend_at(world.points[2], QcowChild(tmp_path / "child.qcow2", path, DiskKind.VHD))
+    assert read_standing(path).phase is Phase.ROLLING
+    assert shows_nothing(path)
+    assert path.stat().st_mode & 0o200
+
+
+def test_a_lent_disk_with_a_damaged_cursor_is_left_where_it_is(world, tmp_path):
+    from hsr.rolling.disk import set_damaged_aside
+
+    path, _ = lent(world, tmp_path, DiskKind.VHDX)
+    cursor = tmp_path / SIDE_NAME / "disk.img.cursor"
+    cursor.write_bytes(cursor.read_bytes()[:-1] + b"?")
+    with pytest.raises(ConfigurationError, match="nothing proves"):
+        set_damaged_aside(path, DiskKind.VHDX)
+    assert path.exists()
+
+
+def test_interrupted_before_it_was_told_of(world, tmp_path):
+    """Killed between its last signature and its child: what somebody wrote a minute later is not taken for ours."""
+    path = tmp_path / "disk.vhd"
+
+    class Killed(BaseException):
+        pass
+
+    class Child(QcowChild):
+        def make(self) -> None:
+            raise Killed
+
+    def lend() -> None:
+        with RollingDisk.open(path) as disk, pytest.raises(Killed):
+            disk.lend_at(world.points[2], Child(tmp_path / "child.qcow2", path, DiskKind.VHD))
+
+    with begun(world, path, DiskKind.VHD, Place.whole(ROOM)) as disk:
+        roll(disk, world, 2)
+    lend()
+    assert read_standing(path).phase is Phase.LENDING
+    take_back(path)
+    lend()
+    late_ns = path.stat().st_mtime_ns + 90 * 10**9
+    os.utime(path, ns=(late_ns, late_ns))
+    with pytest.raises(RestoreError, match="written to since"):
+        take_back(path)

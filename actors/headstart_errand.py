@@ -5,6 +5,7 @@ The disk is held meanwhile: the agent lets go of it and leaves it alone until th
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from actors.headstart_view import DiskView, disk_title, sent_to, view_of_disk
 from hsr.disks.devices import look_anew
 from hsr.disks.form import DiskKind, Part
 from hsr.disks.shares import refuse_unmounted
+from hsr.exchange.child import QcowChild, is_child_of
 from hsr.rolling.cursor_file import Phase
 from hsr.rolling.disk import (
     RollingDisk,
@@ -40,6 +42,7 @@ from hsr.rolling.disk import (
     read_standing,
     set_damaged_aside,
 )
+from hsr.rolling.lending import take_back
 from policies.cursor import Cursor, roll_on_path
 from policies.errors import (
     BusyError,
@@ -47,6 +50,7 @@ from policies.errors import (
     ConfigurationError,
     FormatError,
     MissingPointError,
+    RestoreError,
 )
 from policies.headstart import DiskState
 from policies.points import Point, Span
@@ -225,8 +229,23 @@ def is_ending(view: DiskView) -> bool:
     return view.standing is not None and view.standing.phase in (Phase.FINALIZING, Phase.FINALIZED)
 
 
-def copy_disk(context: AgentContext, view: DiskView, point: Point, target: Path, progress: Progress) -> None:
+def copy_disk(
+    context: AgentContext,
+    view: DiskView,
+    point: Point,
+    target: Path,
+    progress: Progress,
+    copying: Callable[[], None],
+) -> None:
     """Make a finalized copy of a disk that is held and stands at a point; the disk is rolled on later.
+
+    Args:
+        context: surroundings of this process.
+        view: the disk.
+        point: where it stands.
+        target: where the copy is to be.
+        progress: told how many bytes are copied, of how many.
+        copying: told before anything is copied because blocks cannot be shared.
 
     Raises:
         RollforwardError: as `RollingDisk.copy_at` does.
@@ -235,8 +254,113 @@ def copy_disk(context: AgentContext, view: DiskView, point: Point, target: Path,
     """
     with RollingDisk.open(view.path, side_folder=view.side_folder) as disk:
         patches = patches_of(view, disk, point, _key(context, view))
-        disk.copy_at(point, target, patches=patches, progress=progress, stopping=context.stopping.is_set)
+        disk.copy_at(
+            point,
+            target,
+            patches=patches,
+            progress=progress,
+            stopping=context.stopping.is_set,
+            copying=copying,
+        )
     _note(context, view, f"copied as it was at point {point.number}, and finalized: {target}")
+
+
+def refuse_child(view: DiskView, child: Path) -> None:
+    """Make sure, before anything is done, that a child of a disk can be made.
+
+    Args:
+        view: the disk.
+        child: where the child is to be.
+
+    Raises:
+        ConfigurationError: the name is taken, or is none for it; qemu's tools are not there; or it is a device.
+    """
+    kind = DiskKind(view.job.disk_kind)
+    if kind is DiskKind.DEVICE:
+        raise ConfigurationError("is a device, which cannot be lent", path=str(view.path))
+    QcowChild(child, view.path, kind)
+    if os.path.lexists(child):
+        raise ConfigurationError("exists already", path=str(child))
+
+
+def lend_disk(context: AgentContext, view: DiskView, point: Point, child: Path) -> None:
+    """Lend a disk that is held and stands at a point: it is not rolled on until it is taken back.
+
+    Args:
+        context: surroundings of this process.
+        view: the disk.
+        point: where it stands.
+        child: what reads it, and is written to in its stead, is to be there.
+
+    Raises:
+        RollforwardError: as `RollingDisk.lend_at` does.
+
+    Crash: no disk, or the whole disk; taking it back makes it what it was.
+    """
+    with RollingDisk.open(view.path) as disk:
+        patches = patches_of(view, disk, point, _key(context, view))
+        disk.lend_at(point, QcowChild(child, view.path, disk.standing.kind, patches))
+    words = f"lent as it was at point {point.number}, under {child}"
+    _note(context, view, words, EventKind.LENT)
+    _mirror(context, view.disk.id)
+
+
+def finish_lending(view: DiskView, child: Path) -> bool:
+    """Give a child its name, if its disk was lent to it and only that was left to do; tell whether it has it."""
+    standing = view.standing
+    if standing is None or standing.phase is not Phase.LENT or standing.loan is None:
+        return False
+    made = QcowChild(child, view.path, standing.kind)
+    if standing.loan.child != str(child) or os.path.lexists(child) or not made.is_made:
+        return False
+    made.publish()
+    return True
+
+
+def take_disk_back(context: AgentContext, view: DiskView) -> Path:
+    """Take back a disk that is held and lent.
+
+    Returns:
+        What read it: worthless from now on.
+
+    Raises:
+        RollforwardError: as `hsr.rolling.lending.take_back` does.
+
+    Crash: the whole disk, or no disk; taking it back again goes on.
+    """
+    child = Path(take_back(view.path).child)
+    QcowChild(child, view.path, DiskKind(view.job.disk_kind)).discard()
+    _note(context, view, f"taken back from {child}", EventKind.TAKEN_BACK)
+    _mirror(context, view.disk.id)
+    return child
+
+
+def remove_child(view: DiskView, child: Path) -> bool:
+    """Remove what read a disk; tell whether it was there.
+
+    Raises:
+        ConfigurationError: it is something else by now.
+        RestoreError: the file system refuses.
+    """
+    if not os.path.lexists(child):
+        return False
+    if not is_child_of(child, view.path):
+        raise ConfigurationError("is no child of this disk; it is left as it is", path=str(child))
+    try:
+        child.unlink()
+    except OSError as error:
+        raise RestoreError(error.strerror or str(error), path=str(child)) from error
+    return True
+
+
+def _mirror(context: AgentContext, disk_id: int) -> None:
+    """Record how a disk stands now."""
+    view = look_at_disk(context, disk_id)
+    with context.catalog.write() as session:
+        disk = lock_disk(session, disk_id)
+        if disk is not None:
+            chain = None if view.chain is None else session.get(Chain, view.chain.id)
+            mirror_disk(context, session, view, disk, chain)
 
 
 def build_elsewhere(
@@ -404,11 +528,11 @@ def _key(context: AgentContext, view: DiskView) -> ChainKey | None:
     return key_for(context.seal, view.job, images[:1])
 
 
-def _note(context: AgentContext, view: DiskView, text: str) -> None:
+def _note(context: AgentContext, view: DiskView, text: str, kind: EventKind = EventKind.FINALIZED) -> None:
     with context.catalog.write() as session:
         context.note(
             session,
-            EventKind.FINALIZED,
+            kind,
             view.title,
             text,
             folder_id=view.folder.id,

@@ -211,9 +211,24 @@ def facts_of(view: DiskView) -> DiskFacts:
 
 
 def _plan(session: Session, view: DiskView) -> DiskPlan:
-    obstacle = _obstacle(view)
-    if obstacle is not None:
-        return obstacle
+    plan = _obstacle(view) or _plan_along(session, view)
+    if view.standing is None or view.standing.loan is None:
+        return plan
+    return replace(plan, state=DiskState.LENT, reason=_words_of_loan(view), goal=None, path=())
+
+
+def _words_of_loan(view: DiskView) -> str:
+    """Say to whom a disk is lent, and how it is taken back."""
+    standing = view.standing
+    if standing is None or standing.loan is None:
+        return ""
+    was = {Phase.LENDING: "; lending it was interrupted", Phase.RETURNING: "; taking it back was interrupted"}
+    how = f"rollforward hsr resume {view.job.name} --volume {view.disk.volume}"
+    return f"to {standing.loan.child}{was.get(standing.phase, '')}; it is taken back by: {how}"
+
+
+def _plan_along(session: Session, view: DiskView) -> DiskPlan:
+    """Plan a disk along its chain."""
     if view.chain is None:
         return DiskPlan(DiskState.EMPTY, f"no verified base of {view.disk.volume} is in {view.folder.path}")
     plan = plan_disk(facts_of(view), view.now)

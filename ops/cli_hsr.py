@@ -299,6 +299,7 @@ Examples:
   rollforward hsr finalize mail --volume D_VOL --point 42
   rollforward hsr finalize mail --at "2026-11-20 08:00"
   rollforward hsr finalize mail --volume D_VOL --copy /srv/tests/D_VOL.vhd
+  rollforward hsr finalize mail --volume D_VOL --child /srv/tests/D_VOL.qcow2
   rollforward hsr finalize mail --volume D_VOL --point 17 --fresh --copy /srv/tests/D_17.vhd
 """
 )
@@ -319,6 +320,12 @@ Examples:
     metavar="FILE",
     help="Finalize a copy; the disk is rolled on.",
 )
+@click.option(
+    "--child",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Lend the disk under a qcow2 file that is written to; hsr resume takes it back.",
+)
 @click.option("--fresh", is_flag=True, help="Build it from the base: needed for a point before the disk's.")
 @state_option
 @json_option("Print one JSON object a disk.")
@@ -328,6 +335,7 @@ def finalize(
     point: int | None,
     at: datetime | None,
     target: Path | None,
+    child: Path | None,
     fresh: bool,
     state: str | None,
     as_json: bool,
@@ -335,19 +343,58 @@ def finalize(
     """Make disks of JOB ready to be used, each at a point at or after the one where it stands, whatever the lag.
 
     A finalized disk opens in any hypervisor, and takes no more points. With --copy that is a copy, and the disk itself
-    is rolled on. A point before the one where a disk stands takes a disk that is built from the base: say --fresh.
+    is rolled on. With --child nothing is copied: the disk itself is read, and takes no points until it is taken back.
+    A point before the one where a disk stands takes a disk that is built from the base: say --fresh.
     """
     from ops.headstart_errands import Errand, chosen_disks
 
     if point is not None and at is not None:
         raise click.UsageError("Give --point or --at, not both.")
+    if child is not None and (target is not None or fresh):
+        raise click.UsageError(
+            "--child lends the disk where it stands: it goes with neither --copy nor --fresh."
+        )
     with opened_desk(state) as desk:
         disks = chosen_disks(desk, job, volumes)
-        if len(disks) > 1 and (target is not None or point is not None):
+        if len(disks) > 1 and (target or child or point is not None):
             raise click.UsageError("The job has several volumes: say which with --volume.")
         errand = Errand(desk, quiet=as_json)
+        if child is not None:
+            errand.lend(disks[0], point, at, child.absolute())
+            return
         for disk in disks:
             errand.finalize(disk, point, at, None if target is None else target.absolute(), fresh=fresh)
+
+
+@hsr.command(
+    epilog="""\b
+Examples:
+  rollforward hsr resume mail --volume D_VOL
+  rollforward hsr resume mail --remove-child
+"""
+)
+@_JOB
+@click.option(
+    "--volume",
+    "volumes",
+    multiple=True,
+    metavar="NAME",
+    help="Which of its disks; repeatable. Default: all lent.",
+)
+@click.option("--remove-child", is_flag=True, help="Remove the file that it was lent to.")
+@state_option
+@json_option("Print one JSON object a disk.")
+def resume(job: str, volumes: tuple[str, ...], remove_child: bool, state: str | None, as_json: bool) -> None:
+    """Take back disks of JOB that were lent by `finalize --child`, and roll them on.
+
+    What they were lent to is worthless from then on. Refused while somebody has one of them open, and if somebody
+    wrote to the disk itself.
+    """
+    from ops.headstart_errands import Errand, lent_disks
+
+    with opened_desk(state) as desk:
+        for disk in lent_disks(desk, job, volumes):
+            Errand(desk, quiet=as_json).take_back(disk, removes_child=remove_child)
 
 
 def _set_state(job: str, wanted: JobState, state: str | None, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +23,21 @@ from actors.headstart_errand import (
     copy_disk,
     discard_files,
     finalize_disk,
+    finish_lending,
     held_disk,
     is_ending,
+    lend_disk,
     look_at_disk,
+    refuse_child,
+    remove_child,
     start_over,
+    take_disk_back,
     way_from_nothing,
 )
 from actors.headstart_view import DiskView, facts_of
 from hsr.disks.form import DiskKind
+from hsr.rolling.cursor_file import Phase
+from hsr.rolling.disk import read_standing
 from ops.clock import machine_now
 from ops.headstart_keeping import named_job
 from ops.interruption import Interruption
@@ -105,6 +113,30 @@ def _chosen(job: HeadStartJob, disk: HeadStartDisk, location: Location) -> Chose
     return ChosenDisk(disk.id, job.name, disk.volume, disk_path(location, job, disk), is_device)
 
 
+def lent_disks(desk: Desk, job: str, volumes: Sequence[str]) -> list[ChosenDisk]:
+    """Find the disks of a job that are lent.
+
+    Args:
+        desk: the catalogue.
+        job: its name.
+        volumes: the volumes; all whose disks are lent, if none is named.
+
+    Raises:
+        ConfigurationError: there is no such job, or it has no such volume, or no disk of it is lent.
+        RollforwardError: where a disk stands cannot be read.
+    """
+    found = chosen_disks(desk, job, volumes)
+    files = [disk for disk in found if not disk.is_device]
+    lent = [disk for disk in files if (standing := read_standing(disk.path)) is not None and standing.loan]
+    if volumes and len(lent) < len(found):
+        raise ConfigurationError(
+            "is not lent", path=str(next(disk.path for disk in found if disk not in lent))
+        )
+    if not lent:
+        raise ConfigurationError(f"no disk of job {job!r} is lent")
+    return lent
+
+
 class Errand:
     """Does things with disks, one after the other, while a person waits.
 
@@ -165,6 +197,7 @@ class Errand:
             view = look_at_disk(context, chosen.disk_id)
             _refuse_finalized(view)
             if not (fresh and target is not None):
+                _refuse_lent(view)
                 _refuse_unknown(view)
             point = self._point(view, number, at)
             words = f"Rolling {chosen.volume} to point {point.number}"
@@ -183,10 +216,90 @@ class Errand:
                 if not is_ending(view):
                     view = bring_to(context, chosen.disk_id, point, checked)
                 if target is not None:
-                    copy_disk(context, view, point, target, checked)
+                    copy_disk(context, view, point, target, checked, self._say_copying)
                     return self._tell(chosen, point, target)
             finalize_disk(context, view, point)
             return self._tell(chosen, point, view.path)
+
+    def _say_copying(self) -> None:
+        if not self._quiet:
+            told = (
+                "This file system shares no blocks, so that all of it is copied. "
+                "Lending the disk instead takes seconds: --child FILE.qcow2"
+            )
+            click.secho(told, fg="yellow", err=True)
+
+    def lend(self, chosen: ChosenDisk, number: int | None, at: datetime | None, child: Path) -> None:
+        """Lend a disk, under a child that is written to in its stead.
+
+        Args:
+            chosen: the disk.
+            number: of the point; None if it is not named by its number.
+            at: the newest point at or before this time is meant; None if none is named.
+            child: where the child is to be.
+
+        Raises:
+            RollforwardError: it cannot be done; the disk is as its cursor says.
+        """
+        context = self._context
+        with held_disk(context, chosen.disk_id, self._waiting(chosen)), Interruption() as interruption:
+            view = look_at_disk(context, chosen.disk_id)
+            _refuse_finalized(view)
+            if finish_lending(view, child) and view.standing is not None:
+                return self._tell_lent(chosen, view.standing.cursor.points[0], child)
+            if view.standing is not None and view.standing.phase in (Phase.LENDING, Phase.RETURNING):
+                take_disk_back(context, view)
+                view = look_at_disk(context, chosen.disk_id)
+            _refuse_lent(view)
+            _refuse_unknown(view)
+            if is_ending(view):
+                raise ConfigurationError("is being finalized: finalize it again", path=str(view.path))
+            refuse_child(view, child)
+            point = self._point(view, number, at)
+            _refuse_earlier(view, point)
+            _refuse_before_lag(view, point)
+            words = f"Rolling {chosen.volume} to point {point.number}"
+            with progress_bar(words, quiet=self._quiet) as progress:
+                view = bring_to(context, chosen.disk_id, point, interruption.checking(progress))
+            lend_disk(context, view, point, child)
+            return self._tell_lent(chosen, point, child)
+
+    def take_back(self, chosen: ChosenDisk, *, removes_child: bool) -> None:
+        """Take back a disk that is lent.
+
+        Args:
+            chosen: the disk.
+            removes_child: whether its child is removed.
+
+        Raises:
+            RollforwardError: it cannot be done; the disk is as its cursor says.
+        """
+        context = self._context
+        with held_disk(context, chosen.disk_id, self._waiting(chosen)):
+            view = look_at_disk(context, chosen.disk_id)
+            child = take_disk_back(context, view)
+            is_removed = removes_child and remove_child(view, child)
+        if self._quiet:
+            print_json(
+                {
+                    "path": str(chosen.path),
+                    "kind": "resume",
+                    "volume": chosen.volume,
+                    "number": None if view.cursor.hi is None else view.cursor.hi.number,
+                    "status": "taken back",
+                    "job": chosen.job,
+                    "child": str(child),
+                    "child_removed": is_removed,
+                }
+            )
+            return
+        click.echo(f"{plain(chosen.path)}: taken back, and rolled on")
+        if not is_removed and os.path.lexists(child):
+            click.secho(
+                f"{plain(child)} is worthless from now on, and nothing tells whoever opens it: remove it.",
+                fg="yellow",
+                err=True,
+            )
 
     def _point(self, view: DiskView, number: int | None, at: datetime | None) -> Point:
         """Find the point that is meant."""
@@ -222,7 +335,13 @@ class Errand:
 
         return say
 
-    def _tell(self, chosen: ChosenDisk, point: Point, path: Path) -> None:
+    def _tell_lent(self, chosen: ChosenDisk, point: Point, child: Path) -> None:
+        self._tell(chosen, point, child, status="lent")
+        if not self._quiet:
+            back = f"rollforward hsr resume {chosen.job} --volume {chosen.volume} --remove-child"
+            click.echo(f"{plain(chosen.path)} is lent to it, and takes no points until: {plain(back)}")
+
+    def _tell(self, chosen: ChosenDisk, point: Point, path: Path, *, status: str = "finalized") -> None:
         if self._quiet:
             print_json(
                 {
@@ -233,7 +352,7 @@ class Errand:
                     "point": point.id.hex(),
                     "time": point.time.isoformat(),
                     "volume_bytes": point.volume_bytes,
-                    "status": "finalized",
+                    "status": status,
                     "job": chosen.job,
                 }
             )
@@ -261,6 +380,16 @@ def _numbered(view: DiskView, found: Sequence[Point], number: int) -> Point:
 def _refuse_finalized(view: DiskView) -> None:
     if view.disk.state is DiskState.FINALIZED:
         raise ConfigurationError("is finalized already", path=str(view.path))
+
+
+def _refuse_lent(view: DiskView) -> None:
+    standing = view.standing
+    if standing is not None and standing.loan is not None:
+        raise ConfigurationError(
+            f"is lent to {standing.loan.child}",
+            path=str(view.path),
+            hint=f"Take it back first: rollforward hsr resume {view.job.name} --volume {view.disk.volume}",
+        )
 
 
 def _refuse_unknown(view: DiskView) -> None:

@@ -30,6 +30,7 @@ _COLOURS: Final = {
     DiskState.FINALIZED: "green",
     DiskState.BUILDING: "cyan",
     DiskState.ROLLING: "cyan",
+    DiskState.LENT: "cyan",
     DiskState.STOPPED: "red",
     DiskState.NEEDS_FRESH: "red",
 }

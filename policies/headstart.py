@@ -75,7 +75,7 @@ class DiskState(StrEnum):
     UP_TO_DATE: it stands at the newest point. WAITING: newer points are there, and their lag has not passed.
     UNPROVEN: what is due waits until an image has been verified. STOPPED: what is due cannot be applied. NEEDS_FRESH:
     no image that will come can bring it further; only a disk that is begun anew can. PAUSED: a person said so.
-    FINALIZED: it is a disk that is used, and takes no more points.
+    FINALIZED: it is a disk that is used, and takes no more points. LENT: others read it for a while, under a child.
     """
 
     EMPTY = "waits for a base"
@@ -88,6 +88,7 @@ class DiskState(StrEnum):
     NEEDS_FRESH = "needs a fresh build"
     PAUSED = "paused"
     FINALIZED = "finalized"
+    LENT = "lent"
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,10 +97,10 @@ class SlottedContent:
         self._used: I32 = disk_map.state.used
         self._given = disk_map.state.slot_count
         self._unrecorded: list[I32] = []
-        if not disk_map.state.is_finalizing and not disk_map.state.is_lent:
-            if file.size_bytes() != self.end_bytes():
-                file.truncate(self.end_bytes())
-                file.sync()
+        is_hidden = not disk_map.state.is_finalizing and not disk_map.state.is_lent
+        if is_hidden and file.size_bytes() != self.end_bytes():
+            file.truncate(self.end_bytes())
+            file.sync()
 
     def write(self, pieces: Pieces) -> None:
         """Write pieces; see `Content`."""

@@ -341,7 +341,9 @@ class _Disk:
                 "is being finalized, and takes no more points", path=str(self._path), hint="Finalize it."
             )
         if self._map.state.is_lent:
-            raise ConfigurationError("is lent, and takes no points", path=str(self._path), hint="Take it back.")
+            raise ConfigurationError(
+                "is lent, and takes no points", path=str(self._path), hint="Take it back."
+            )
         with self._whole():
             yield
 
@@ -445,9 +447,7 @@ class _Disk:
         if self.kind is DiskKind.VMDK_FLAT:
             text = self._descriptor(stamp)
             return self._medium.load(self._path, len(text) + 1) == text
-        return all(
-            self._file.read(offset, len(part)) == part for offset, part in self._signatures(stamp)
-        )
+        return all(self._file.read(offset, len(part)) == part for offset, part in self._signatures(stamp))
 
     def hide(self, stamp: Stamp) -> None:
         """Take it back: what shows that it is a disk goes first, then all else that `lay_out` wrote.
@@ -478,7 +478,6 @@ class _Disk:
             self._file.sync()
             if self._map.state.is_lent:
                 self._map.end_lending()
-
 
     def _bears_signature(self, used: np.ndarray[tuple[int], np.dtype[np.int32]], stamp: Stamp) -> bool:
         """Tell whether the very last step was done, so that somebody may use the disk already."""

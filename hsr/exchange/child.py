@@ -69,7 +69,9 @@ class QcowChild:
         Crash: part of it under that name, which the next attempt replaces.
         """
         self.discard()
-        self._run(self._img, "create", "-q", "-f", "qcow2", "-F", self._driver, "-b", str(self._parent), self._file)
+        self._run(
+            self._img, "create", "-q", "-f", "qcow2", "-F", self._driver, "-b", str(self._parent), self._file
+        )
         self._write_patches()
         try:
             fd = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
@@ -113,7 +115,9 @@ class QcowChild:
         )
         if done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise RestoreError(f"no child can be made: {said[-1] if said else command[0]}", path=str(self._path))
+            raise RestoreError(
+                f"no child can be made: {said[-1] if said else command[0]}", path=str(self._path)
+            )
         return done.stdout
 
     def publish(self) -> None:

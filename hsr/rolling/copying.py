@@ -26,14 +26,21 @@ class DiskCopy:
         source_paths: its side files.
         target: the copy.
         standing: where the disk stands, as a copy that is not whole.
+        copying: told before anything is copied because blocks cannot be shared.
     """
 
     def __init__(
-        self, medium: Medium, source: Path, source_paths: SidePaths, target: Path, standing: Standing
+        self,
+        medium: Medium,
+        source: Path,
+        source_paths: SidePaths,
+        target: Path,
+        standing: Standing,
+        copying: Callable[[], None],
     ) -> None:
         self._medium, self._source, self._source_paths = medium, source, source_paths
         self._target, self._paths = target, SidePaths.beside(target)
-        self._standing = standing
+        self._standing, self._copying = standing, copying
 
     def make(self, progress: Progress, stopping: Callable[[], bool]) -> bool:
         """Make the copy, or take one that was made and not finalized.
@@ -95,7 +102,11 @@ class DiskCopy:
             (old.map, new.map, _silent),
         )
         for source, target, listener in pairs:
-            if not self._medium.clone(source, target) and not self._medium.copy(source, target, listener):
+            if self._medium.clone(source, target):
+                continue
+            if listener is told:
+                self._copying()
+            if not self._medium.copy(source, target, listener):
                 return False
         self._medium.sync_folder(self._target.parent)
         self._medium.sync_folder(new.folder)

@@ -63,6 +63,10 @@ def never() -> bool:
     return False
 
 
+def _silent() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Rolled:
     """What `RollingDisk.apply` did.
@@ -398,6 +402,7 @@ class RollingDisk:
         patches: Sequence[Part] = (),
         progress: Progress = no_progress,
         stopping: Stopping = never,
+        copying: Callable[[], None] = _silent,
     ) -> bool:
         """Make a finalized copy of the disk, and leave the disk as it is, to be rolled on.
 
@@ -410,6 +415,7 @@ class RollingDisk:
             patches: as for `finalize`.
             progress: told how many bytes are copied, of how many.
             stopping: asked several times a second.
+            copying: told before anything is copied because blocks cannot be shared.
 
         Returns:
             Whether the copy is there; otherwise it was asked to stop, and nothing is left.
@@ -432,7 +438,8 @@ class RollingDisk:
                 path=str(self.path),
                 hint="With --fresh the copy is built from the base, as a raw file.",
             )
-        copy = DiskCopy(self._medium, self.path, self._paths, target, replace(standing, phase=Phase.COPYING))
+        standing = replace(standing, phase=Phase.COPYING)
+        copy = DiskCopy(self._medium, self.path, self._paths, target, standing, copying)
         if not copy.make(progress, stopping):
             return False
         finalize_at(target, point, patches=lambda _: patches, medium=self._medium)

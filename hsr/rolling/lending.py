@@ -26,7 +26,8 @@ _SIGNING_TAKES_NS: Final = 60_000_000_000
 """Whoever wrote to the file later than so long after it was laid out was not we."""
 
 CHANGED_HINT: Final = (
-    "It cannot be rolled on: keep it as it is, moved away, and have the job build another: hsr enable --fresh."
+    "It cannot be rolled on. Move it away, if it is to be kept, or remove it; "
+    "then have another built: rollforward hsr enable --fresh"
 )
 
 
@@ -171,5 +172,7 @@ def _refuse_changed(medium: Medium, path: Path, disk: VirtualDisk, standing: Sta
             is_same &= disk.is_as_signed(stamp)
     if not is_same:
         raise RestoreError(
-            "was written to since it was lent, so it is no longer what it was", path=str(path), hint=CHANGED_HINT
+            "was written to since it was lent, so it is no longer what it was",
+            path=str(path),
+            hint=CHANGED_HINT,
         )

@@ -75,9 +75,7 @@ def remove_disk(
 
 def blank_of(standing: Standing) -> Standing:
     """Say that nothing is known of what a disk holds."""
-    return replace(
-        standing, phase=Phase.BUILDING, cursor=Cursor.blank(), goal=None, done_bytes=0, loan=None
-    )
+    return replace(standing, phase=Phase.BUILDING, cursor=Cursor.blank(), goal=None, done_bytes=0, loan=None)
 
 
 def set_aside(path: Path, kind: DiskKind, paths: SidePaths, medium: Medium) -> Path:

@@ -90,7 +90,9 @@ def _users(path: Path, mine: os.stat_result) -> Iterator[str]:
 def _has_open(process: Path, path: Path, mine: os.stat_result) -> bool:
     with contextlib.suppress(OSError):
         for entry in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):  # only what has the name is looked at: other media may be silent
+            with contextlib.suppress(
+                OSError
+            ):  # only what has the name is looked at: other media may be silent
                 if Path(entry.readlink()).name == path.name and _is_same(entry.stat(), mine):
                     return True
     return False

@@ -229,6 +229,8 @@ def _standbys(lines: Iterable[DiskLine]) -> Iterator[Trouble]:
             reason, hint = line.words, "To have it built anew: rollforward hsr enable --fresh"
         elif line.state is DiskState.STOPPED:
             reason, hint = line.words, "It goes on by itself once that is mended."
+        elif line.state is DiskState.LENT and line.behind > FALLS_BEHIND_AFTER:
+            reason, hint = line.words, "Nothing is applied to it until it is taken back."
         elif line.state is not DiskState.PAUSED and line.behind > FALLS_BEHIND_AFTER:
             reason, hint = (
                 line.words,

@@ -344,6 +344,8 @@ class EventKind(StrEnum):
     STARTED = "started"
     ROLLED_ON = "rolled_on"
     FINALIZED = "finalized"
+    LENT = "lent"
+    TAKEN_BACK = "taken_back"
     DISK_STOPPED = "disk_stopped"
     RESTORE_TESTED = "restore_tested"
     RESTORE_TEST_BAD = "restore_test_bad"

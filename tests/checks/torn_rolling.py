@@ -81,9 +81,10 @@ class Walk:
         if standing is not None and standing.phase is Phase.ROLLING:
             self.check()
             assert not self.shows()
-        elif standing is not None and standing.phase.is_lent:
-            if standing.phase is Phase.LENT or self.shows():
-                self.check_lent(standing.cursor.points[0])
+        elif standing is not None and (
+            standing.phase is Phase.LENT or (standing.phase.is_lent and self.shows())
+        ):
+            self.check_lent(standing.cursor.points[0])
 
     def shows(self) -> bool:
         """Tell whether anybody could take what is there for a disk, or a file system."""

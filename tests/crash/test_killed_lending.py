@@ -1,4 +1,4 @@
-"""Killed at any moment of lending a disk or taking it back: others see no disk or a whole one, and it rolls on exactly."""
+"""Killed while a disk is lent or taken back: others see no disk or a whole one, and it rolls on exactly."""
 
 from __future__ import annotations
 

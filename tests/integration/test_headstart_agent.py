@@ -92,10 +92,17 @@ def test_an_agent_builds_rolls_on_and_finalizes(agent: AgentRun, stock: Stock, t
     assert (shown[0]["volume"], shown[0]["number"], shown[0]["state"]) == (VOLUME, 3, "up to date")
     why = command(agent, "why", agent.folder / stock.names[0])[0]
     assert why["needed_by"] == []
-    command(agent, "hsr", "finalize", "stand-by")
-    raw = tmp_path / "raw"
-    run("qemu-img", "convert", "-O", "raw", str(path), str(raw))
+    child, raw = tmp_path / "child.qcow2", tmp_path / "raw"
+    command(agent, "hsr", "finalize", "stand-by", "--child", child)
+    land(agent, stock, 4)
+    run("qemu-img", "convert", "-O", "raw", str(child), str(raw))
     assert sha256_of(raw) == stock.digests[3]
+    assert disk_of(agent).state is DiskState.LENT
+    command(agent, "hsr", "resume", "stand-by", "--remove-child")
+    wait_for(lambda: stands_at(path) == 4, "the disk to be rolled on after it was lent")
+    command(agent, "hsr", "finalize", "stand-by")
+    run("qemu-img", "convert", "-O", "raw", str(path), str(raw))
+    assert sha256_of(raw) == stock.digests[4]
 
 
 def test_a_worker_killed_while_it_builds_goes_on_and_ends_exact(fresh_dir: Path, large: Stock):

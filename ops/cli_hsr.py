@@ -348,22 +348,28 @@ def finalize(
     """
     from ops.headstart_errands import Errand, chosen_disks
 
+    _refuse_mixtures(point, at, target, child, fresh=fresh)
+    with opened_desk(state) as desk:
+        disks = chosen_disks(desk, job, volumes)
+        if len(disks) > 1 and (target or child or point is not None):
+            raise click.UsageError("The job has several volumes: say which with --volume.")
+        errand = Errand(desk, quiet=as_json)
+        for disk in disks:
+            if child is not None:
+                errand.lend(disk, point, at, child.absolute())
+            else:
+                errand.finalize(disk, point, at, None if target is None else target.absolute(), fresh=fresh)
+
+
+def _refuse_mixtures(
+    point: int | None, at: datetime | None, target: Path | None, child: Path | None, *, fresh: bool
+) -> None:
     if point is not None and at is not None:
         raise click.UsageError("Give --point or --at, not both.")
     if child is not None and (target is not None or fresh):
         raise click.UsageError(
             "--child lends the disk where it stands: it goes with neither --copy nor --fresh."
         )
-    with opened_desk(state) as desk:
-        disks = chosen_disks(desk, job, volumes)
-        if len(disks) > 1 and (target or child or point is not None):
-            raise click.UsageError("The job has several volumes: say which with --volume.")
-        errand = Errand(desk, quiet=as_json)
-        if child is not None:
-            errand.lend(disks[0], point, at, child.absolute())
-            return
-        for disk in disks:
-            errand.finalize(disk, point, at, None if target is None else target.absolute(), fresh=fresh)
 
 
 @hsr.command(

@@ -52,13 +52,15 @@ def live(path: Path, kind: DiskKind, chain: Chain, checkpoint_bytes: int, goals:
             if standing is None
             else RollingDisk.open(path, side_folder=side)
         )
-        with disk:
-            roll(disk, chain, goals[:-1], checkpoint_bytes)
-            if kind is not DiskKind.DEVICE and disk.cursor.is_closed and disk.cursor.points != (last,):
-                disk.lend_at(disk.cursor.points[0], QcowChild(child, path, kind))
+        if kind is not DiskKind.DEVICE:
+            with disk:
+                roll(disk, chain, goals[:-1], checkpoint_bytes)
+                if disk.cursor.is_closed:
+                    disk.lend_at(disk.cursor.points[0], QcowChild(child, path, kind))
+            if disk.standing.phase.is_lent:
                 take_back(path)
                 child.unlink()
-                disk = RollingDisk.open(path)
+            disk = RollingDisk.open(path)
         with disk:
             roll(disk, chain, goals, checkpoint_bytes)
             disk.finalize(last)

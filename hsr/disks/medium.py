@@ -49,6 +49,7 @@ _DIRECT_BYTES_MIN: Final = 1 << 20
 """Longer runs go past the page cache; shorter ones would have to drop first what it holds of them."""
 
 _TIME_UNIT_NS: Final = 2_000_000_000
+_WITHOUT_MODES: Final = {errno.EPERM, errno.EACCES, errno.EROFS, errno.EOPNOTSUPP, errno.ENOSYS}
 _WRITE_BITS: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -139,7 +140,7 @@ class Medium(Protocol):
         """Give a file, durably, a time of the last write that servers and file systems keep as it is."""
 
     def set_writable(self, path: Path, *, is_writable: bool) -> None:
-        """Let the owner of a file write to it, or nobody; who has it open goes on."""
+        """Let the owner of a file write to it, or nobody, as far as there are such modes; who has it open goes on."""
 
     def make_folder(self, path: Path) -> None:
         """Make a folder, if it is missing."""
@@ -240,7 +241,7 @@ class LocalMedium:
 
     def look(self, path: Path) -> tuple[int, int] | None:
         """Look at a file; see `Medium`."""
-        with _refusals(path):
+        with refusals(path):
             try:
                 found = path.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -253,7 +254,7 @@ class LocalMedium:
         It is cut to what every file system can hold. One that was set is kept by servers, too, which otherwise note
         a write only after a while.
         """
-        with _refusals(path):
+        with refusals(path):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 os.fsync(fd)
@@ -264,10 +265,14 @@ class LocalMedium:
                 os.close(fd)
 
     def set_writable(self, path: Path, *, is_writable: bool) -> None:
-        """Set who may write to a file; see `Medium`."""
-        with _refusals(path):
+        """Set who may write to a file; see `Medium`. Where there are no modes, nothing is set."""
+        with refusals(path):
             mode = stat.S_IMODE(path.stat(follow_symlinks=False).st_mode)
-            path.chmod(mode | stat.S_IWUSR if is_writable else mode & ~_WRITE_BITS)
+            try:
+                path.chmod(mode | stat.S_IWUSR if is_writable else mode & ~_WRITE_BITS)
+            except OSError as error:
+                if error.errno not in _WITHOUT_MODES:
+                    raise
 
     def make_folder(self, path: Path) -> None:
         """Make a folder; see `Medium`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from policies.errors import BusyError, RestoreError
+from storage.mounts import share_at
 
 _FLOCK: Final = struct.Struct("hhqqi4x")
 _LOCKED: Final = {errno.EAGAIN, errno.EACCES}
@@ -21,7 +22,7 @@ _LOOPS: Final = Path("/sys/block")
 
 @contextlib.contextmanager
 def alone_with(paths: Iterable[Path]) -> Iterator[None]:
-    """Keep files to ourselves for a while: qemu does not open what is locked so.
+    """Keep files to ourselves for a while: qemu does not open what is locked so. On a share it is only looked.
 
     Args:
         paths: the files; those that are not there are passed over.
@@ -70,6 +71,8 @@ def _lock(fd: int) -> bool:
     wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
         found = fcntl.fcntl(fd, fcntl.F_OFD_SETLK if is_ours else fcntl.F_OFD_GETLK, wanted)
+        if is_ours and share_at(fd) is not None:  # there a lock may bind us, too
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
     except OSError as error:
         return error.errno not in _LOCKED
     return is_ours or _FLOCK.unpack(found)[0] == fcntl.F_UNLCK

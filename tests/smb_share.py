@@ -44,7 +44,6 @@ _SETTINGS: Final = """[global]
 [{share}]
   path = {root}
   read only = no
-{more}
 """
 
 
@@ -53,18 +52,18 @@ class SmbServer:
 
     Args:
         home: an empty folder for all that it needs.
-        more: further settings of the share, a line each.
+        root: the folder that is shared, if it is to be another than one in there.
     """
 
-    def __init__(self, home: Path, more: str = "") -> None:
-        self.home, self.root = home / "smbd", home / "shared"
+    def __init__(self, home: Path, root: Path | None = None) -> None:
+        self.home, self.root = home / "smbd", root or home / "shared"
         for folder in (self.home, self.root):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._settings = self.home / "smb.conf"
-        words = {"port": self.port, "home": self.home, "share": SHARE, "root": self.root, "more": more}
+        words = {"port": self.port, "home": self.home, "share": SHARE, "root": self.root}
         self._settings.write_text(_SETTINGS.format(**words))
         self._running: subprocess.Popen[bytes] | None = None
         subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,14 @@ from policies.cursor import roll_on_path
 from policies.errors import RestoreError, RollforwardError
 from policies.headstart import DiskState
 from storage.catalog import EventKind
-from tests.commands import run
+from tests.commands import run, sha256_of
 from tests.disk_readers import CHECKABLE, qemu_driver
 from tests.failing_medium import needs_fuse
 from tests.household import VOLUME, Household
+from tests.integration.agent_run import AgentRun, wait_for
+from tests.integration.conftest import Stock
+from tests.integration.test_headstart_agent import command, disk_of, land, stands_at
+from tests.loop import small_file_system
 from tests.office import Office
 from tests.rolling_world import JOB, RollingWorld, make_world
 from tests.smb_share import PASSWORD, USER, MountedShare, SmbServer
@@ -119,6 +124,33 @@ def test_a_server_killed_in_the_middle(
         disk.apply(images)
         disk.finalize(world.points[goal])
     must_equal(path, kind, world.truth(world.points[goal]), tmp_path)
+
+
+def test_a_share_that_is_full_is_gone_on_with_once_there_is_room(world: RollingWorld, tmp_path: Path):
+    home = tmp_path / "client"
+    home.mkdir()
+    with (
+        small_file_system(tmp_path, 12 << 20) as small,
+        SmbServer(tmp_path / "server", small) as server,
+        MountedShare(server, home) as share,
+    ):
+        ballast, path = small / "ballast", share.folder / "disk.img"
+        with RollingDisk.begin(path, DiskKind.RAW, world.place, job_uid=JOB, chain_id=world.chain_id) as disk:
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _free(small) - (64 << 10))
+            images = images_to(world, disk, 0)
+            with pytest.raises(RestoreError, match="full"):
+                disk.apply(images)
+        ballast.unlink()
+        with RollingDisk.open(path) as disk:
+            disk.apply(images)
+            disk.finalize(world.points[0])
+        must_equal(path, DiskKind.RAW, world.truth(world.points[0]), tmp_path)
+
+
+def _free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 @pytest.fixture
@@ -239,3 +271,26 @@ def test_a_point_is_exported_to_a_share(office: Office, folder: Path):
         office.did("export", office.home.folder, "--volume", VOLUME, "--to", target, "--format", ending)
         assert office.bytes_of(target) == office.truth[0]
     assert sorted(path.name for path in folder.iterdir()) == [f"{VOLUME}.raw", f"{VOLUME}.vhdx"]
+
+
+def test_an_agent_rolls_on_and_goes_on_after_its_server_was_killed(
+    agent: AgentRun, stock: Stock, server: SmbServer, share: MountedShare, folder: Path, tmp_path: Path
+):
+    land(agent, stock, 0, 1)
+    command(agent, "location", "add", "nas", folder, "--address", "smb://127.0.0.1/disks")
+    added = command(agent, "hsr", "add", "stand-by", agent.folder, "--location", "nas", "--format", "vmdk")
+    path = Path(added[0]["path"])
+    wait_for(lambda: stands_at(path) == 1, "the disk to be built")
+    wait_for(lambda: disk_of(agent).state is DiskState.UP_TO_DATE, "that to be known")
+    server.kill()
+    land(agent, stock, 2)
+    wait_for(lambda: disk_of(agent).state is DiskState.STOPPED, "that to be told")
+    assert str(folder) in disk_of(agent).reason
+    share.back()
+    agent.advance_until(lambda: disk_of(agent).state is DiskState.UP_TO_DATE)
+    land(agent, stock, 3)
+    wait_for(lambda: stands_at(path) == 3, "the disk to be rolled on")
+    command(agent, "hsr", "finalize", "stand-by")
+    raw = tmp_path / "raw"
+    run("qemu-img", "convert", "-O", "raw", str(path), str(raw))
+    assert sha256_of(raw) == stock.digests[3]

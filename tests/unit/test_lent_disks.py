@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from tests.commands import run
 from tests.disk_readers import blkid_says, qemu_driver, qemu_img
 from tests.loop import needs_root, small_file_system
 from tests.rolling_world import RollingWorld, make_world
-from tests.unit.test_rolling_disk import KINDS, ROOM, begun, must_be, roll
+from tests.unit.test_rolling_disk import KINDS, ROOM, begun, fill, must_be, roll
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +261,33 @@ def test_no_room_for_the_child_leaves_the_disk_rolling(world, tmp_path, is_wrapp
         roll(disk, world, 5)
         disk.finalize(world.points[5])
     must_be(path, DiskKind.VHDX, world.truth(world.points[5]), ROOM, tmp_path)
+
+
+@needs_root
+@pytest.mark.parametrize("kind", [DiskKind.VHD, DiskKind.QCOW2, DiskKind.RAW])
+@pytest.mark.parametrize("spare_kib", [0, 12, 64, 600])
+def test_a_full_disk_is_neither_lent_nor_lost(world, kind, spare_kib, tmp_path):
+    with small_file_system(tmp_path, 24 << 20) as place:
+        path, child = place / "disk.img", tmp_path / "child.qcow2"
+        truth = world.truth(world.points[2]).ljust(ROOM, b"\0")
+        with begun(world, path, kind) as disk:
+            roll(disk, world, 2)
+            fill(place, spare_kib << 10)
+            with suppress(RestoreError):
+                disk.lend_at(world.points[2], QcowChild(child, path, kind))
+            is_lent = read_standing(path).phase is Phase.LENT
+            assert child.exists() is is_lent
+        if is_lent:
+            must_equal(child, "qcow2", truth, tmp_path)
+        (place / "filler").unlink()
+        if read_standing(path).phase.is_lent:
+            take_back(path)
+        assert shows_nothing(path)
+        with RollingDisk.open(path) as disk:
+            assert disk.read(0, ROOM) == truth
+            roll(disk, world, 5)
+            disk.finalize(world.points[5])
+        must_be(path, kind, world.truth(world.points[5]), ROOM, tmp_path)
 
 
 class RefusingMedium(LocalMedium):

@@ -12,7 +12,9 @@ import pytest
 
 import actors.headstart
 from hsr.disks.form import DiskKind
+from hsr.exchange.child import QcowChild
 from hsr.rolling.disk import RollingDisk, read_standing
+from hsr.rolling.lending import take_back
 from policies.cursor import roll_on_path
 from policies.errors import RestoreError, RollforwardError
 from policies.headstart import DiskState
@@ -93,6 +95,21 @@ def test_a_disk_of_every_kind_is_exact(world: RollingWorld, folder: Path, tmp_pa
     must_equal(copy, kind, world.truth(world.points[4]), tmp_path)
     must_equal(path, kind, world.truth(world.points[6]), tmp_path)
     assert not list((folder / ".rollforward-hsr").iterdir())
+
+
+@pytest.mark.parametrize("kind", [DiskKind.VHD, DiskKind.VMDK_FLAT])
+def test_a_disk_is_lent_and_taken_back(world: RollingWorld, folder: Path, tmp_path: Path, kind: DiskKind):
+    path, child = folder / "disk.img", tmp_path / "child.qcow2"
+    with RollingDisk.begin(path, kind, world.place, job_uid=JOB, chain_id=world.chain_id) as disk:
+        disk.apply(images_to(world, disk, 4))
+        disk.lend_at(world.points[4], QcowChild(child, path, kind))
+    must_equal(path, kind, world.truth(world.points[4]), tmp_path)
+    must_equal(child, DiskKind.QCOW2, world.truth(world.points[4]), tmp_path)
+    take_back(path)
+    with RollingDisk.open(path) as disk:
+        disk.apply(images_to(world, disk, 6))
+        disk.finalize(world.points[6])
+    must_equal(path, kind, world.truth(world.points[6]), tmp_path)
 
 
 @pytest.mark.parametrize(

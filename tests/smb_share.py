@@ -99,15 +99,25 @@ class SmbServer:
     def kill(self) -> None:
         """Kill it with -9, and all processes that serve somebody."""
         if self._running is not None:
-            os.killpg(self._running.pid, signal.SIGKILL)
+            group = self._running.pid
+            os.killpg(group, signal.SIGKILL)
             self._running.wait()
             self._running = None
+            wait_for(lambda: _is_gone(group), "the end of all that served")
 
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+def _is_gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 class MountedShare:

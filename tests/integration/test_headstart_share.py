@@ -49,8 +49,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmbServer]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def share(server: SmbServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountedShare]:
+    if not server.is_running:
+        server.start()
     with MountedShare(server, tmp_path_factory.mktemp("client")) as mounted:
         yield mounted
 
@@ -58,7 +60,6 @@ def share(server: SmbServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def folder(share: MountedShare, request: pytest.FixtureRequest) -> Path:
     """A folder of the test's own on the share."""
-    share.back()
     made: Path = share.folder / request.node.name.replace("[", "-").replace("]", "")
     made.mkdir()
     return made

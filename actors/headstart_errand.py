@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +32,7 @@ from actors.headstart_view import DiskView, disk_title, sent_to, view_of_disk
 from hsr.disks.devices import look_anew
 from hsr.disks.form import DiskKind, Part
 from hsr.disks.shares import refuse_unmounted
-from hsr.exchange.child import QcowChild, is_child_of
+from hsr.exchange.child import QcowChild, discard_partial, is_child_of
 from hsr.rolling.cursor_file import Phase
 from hsr.rolling.disk import (
     RollingDisk,
@@ -329,7 +329,8 @@ def take_disk_back(context: AgentContext, view: DiskView) -> Path:
     Crash: the whole disk, or no disk; taking it back again goes on.
     """
     child = Path(take_back(view.path).child)
-    QcowChild(child, view.path, DiskKind(view.job.disk_kind)).discard()
+    with suppress(RestoreError):  # nobody takes it for a child; the disk is back whatever became of it
+        discard_partial(child, view.path)
     _note(context, view, f"taken back from {child}", EventKind.TAKEN_BACK)
     _mirror(context, view.disk.id)
     return child

@@ -251,14 +251,14 @@ class LocalMedium:
     def settle_time(self, path: Path) -> None:
         """Settle a file's time; see `Medium`.
 
-        It is cut to what every file system can hold. One that was set is kept by servers, too, which otherwise note
-        a write only after a while.
+        It is cut to what every file system can hold, and lies before what any later write is given where times are
+        that coarse. One that was set is kept by servers, too, which otherwise note a write only after a while.
         """
         with refusals(path):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 os.fsync(fd)
-                time_ns = os.fstat(fd).st_mtime_ns // _TIME_UNIT_NS * _TIME_UNIT_NS
+                time_ns = os.fstat(fd).st_mtime_ns // _TIME_UNIT_NS * _TIME_UNIT_NS - _TIME_UNIT_NS
                 os.utime(fd, ns=(time_ns, time_ns))
                 os.fsync(fd)
             finally:

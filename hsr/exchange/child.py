@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +49,7 @@ class QcowChild:
         self._img, self._io = find_tool("qemu-img"), find_tool("qemu-io") if patches else ""
         self._path, self._parent, self._patches = path, parent, patches
         self._driver = _DRIVERS.get(kind, kind.value)
-        self._partial = path.with_name(f".{path.name}.rf-child")
+        self._partial = _partial_of(path, parent)
 
     @property
     def path(self) -> Path:
@@ -139,10 +140,31 @@ class QcowChild:
 
     def discard(self) -> None:
         """Remove what was made under the name that passes."""
-        try:
-            self._partial.unlink(missing_ok=True)
-        except OSError as error:
-            raise RestoreError(error.strerror or str(error), path=str(self._partial)) from error
+        discard_partial(self._path, self._parent)
+
+
+def _partial_of(path: Path, parent: Path) -> Path:
+    """Return the name that passes: another one for each disk, so that no child is taken for that of another."""
+    return path.with_name(f".{sha256(os.fsencode(parent)).hexdigest()[:16]}.rf-child")
+
+
+def discard_partial(path: Path, parent: Path) -> None:
+    """Remove what was made under the name that passes, if anything was.
+
+    Args:
+        path: where the child was to be, or is.
+        parent: the disk.
+
+    Raises:
+        RestoreError: the file system refuses.
+    """
+    partial = _partial_of(path, parent)
+    try:
+        partial.unlink(missing_ok=True)
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        raise RestoreError(error.strerror or str(error), path=str(partial)) from error
 
 
 def is_child_of(path: Path, parent: Path) -> bool:

@@ -91,8 +91,9 @@ def lend(
         child.publish()
     except RollforwardError:
         disk.close()
-        with contextlib.suppress(RollforwardError):  # whoever comes next does it otherwise
+        with contextlib.suppress(RollforwardError):
             child.discard()
+        with contextlib.suppress(RollforwardError):  # whoever comes next does it otherwise
             take_back(path, medium=medium)
         raise
 
@@ -126,8 +127,8 @@ def take_back(path: Path, *, medium: Medium | None = None) -> Loan:
                 if standing != read_cursor(medium, paths):
                     raise BusyError("is being worked on", path=str(path), hint="Wait for that to end.")
                 _refuse_changed(medium, path, disk, standing)
+                write_cursor(medium, paths, replace(standing, phase=Phase.RETURNING))
                 standing = replace(standing, phase=Phase.RETURNING)
-                write_cursor(medium, paths, standing)
                 disk.hide(stamp_of(standing))
                 back = replace(standing, phase=Phase.ROLLING, loan=None, serial=disk.serial)
                 write_cursor(medium, paths, back)

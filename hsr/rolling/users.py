@@ -66,16 +66,27 @@ def _open(path: Path) -> int | None:
 
 
 def _lock(fd: int) -> bool:
-    """Lock a file whole, unless somebody has locked a byte of it; where there are no locks, nobody has."""
+    """Lock a file whole, unless somebody has locked a byte of it; where there are no locks, nobody has.
+
+    One that we may only read takes no lock for writing; qemu keeps away from one for reading just as well.
+    """
     is_ours = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
-    wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    is_shared = share_at(fd) is not None  # there a lock may bind us, too
     try:
-        found = fcntl.fcntl(fd, fcntl.F_OFD_SETLK if is_ours else fcntl.F_OFD_GETLK, wanted)
-        if is_ours and share_at(fd) is not None:  # there a lock may bind us, too
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+        if is_ours or not is_shared:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole(fcntl.F_WRLCK if is_ours else fcntl.F_RDLCK))
+        if is_ours and is_shared:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole(fcntl.F_UNLCK))
+        found = (
+            _whole(fcntl.F_UNLCK) if is_ours else fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _whole(fcntl.F_WRLCK))
+        )
     except OSError as error:
         return error.errno not in _LOCKED
-    return is_ours or _FLOCK.unpack(found)[0] == fcntl.F_UNLCK
+    return bool(_FLOCK.unpack(found)[0] == fcntl.F_UNLCK)
+
+
+def _whole(kind: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
 
 
 def _users(path: Path, mine: os.stat_result) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -132,6 +133,19 @@ def test_a_wrapped_disk_has_its_partition_in_the_child_alone(office: Office):
     run("qemu-img", "convert", "-f", "vpc", "-O", "raw", str(office.path()), str(raw))
     assert not any(raw.read_bytes()[: 1 << 20])
     office.did("hsr", "resume", "stand-by", "--remove-child")
+    office.grow()
+    assert office.is_exact()
+
+
+def test_a_folder_of_children_that_is_gone_does_not_keep_a_disk_lent(office: Office):
+    office.begin("--format", "vhd")
+    office.grow()
+    folder = office.place / "children"
+    folder.mkdir()
+    office.did("hsr", "finalize", "stand-by", "--child", folder / "child.qcow2")
+    shutil.rmtree(folder)
+    office.did("hsr", "resume", "stand-by", "--remove-child")
+    assert office.row().state is not DiskState.LENT
     office.grow()
     assert office.is_exact()
 

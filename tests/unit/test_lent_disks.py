@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from hsr.exchange.child import QcowChild, is_child_of
 from hsr.rolling.cursor_file import Phase, Place
 from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing
 from hsr.rolling.lending import take_back
+from hsr.rolling.users import alone_with
 from policies.cursor import Cursor
 from policies.errors import BusyError, ConfigurationError, RestoreError
 from tests.commands import run
@@ -309,6 +311,85 @@ def test_a_medium_that_refuses_leaves_the_disk_rolling(world, tmp_path):
     assert read_standing(path).phase is Phase.ROLLING
     assert shows_nothing(path)
     assert path.stat().st_mode & 0o200
+
+
+def test_a_child_that_can_neither_be_made_nor_removed_leaves_the_disk_rolling(world, tmp_path):
+    path = tmp_path / "disk.vhd"
+
+    class Lost(QcowChild):
+        def make(self) -> None:
+            raise RestoreError("cannot be used: Host is down", path=str(self.path))
+
+        def discard(self) -> None:
+            self.make()
+
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+        with pytest.raises(RestoreError, match="Host is down"):
+            disk.lend_at(world.points[2], Lost(tmp_path / "child.qcow2", path, DiskKind.VHD))
+    assert read_standing(path).phase is Phase.ROLLING
+    assert shows_nothing(path)
+
+
+def test_two_disks_lent_under_one_name_do_not_take_each_others_child(world, tmp_path):
+    child = tmp_path / "child.qcow2"
+    paths = [tmp_path / name / "disk.vhd" for name in ("one", "other")]
+    children = [QcowChild(child, path, DiskKind.VHD) for path in paths]
+    for path, made in zip(paths, children, strict=True):
+        path.parent.mkdir()
+        with begun(world, path, DiskKind.VHD) as disk:
+            roll(disk, world, 2)
+            disk.finalize(world.points[2])
+        made.make()
+    children[0].publish()
+    assert is_child_of(child, paths[0])
+    with pytest.raises(BusyError, match="exists already"):
+        children[1].publish()
+
+
+def test_a_cursor_that_cannot_be_written_leaves_a_lent_disk_that_nobody_writes_to(
+    world, tmp_path, monkeypatch
+):
+    path, _ = lent(world, tmp_path, DiskKind.VHD)
+
+    def full(*_: object) -> None:
+        raise RestoreError("the disk is full", path=str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hsr.rolling.lending.write_cursor", full)
+        with pytest.raises(RestoreError, match="full"):
+            take_back(path)
+    assert read_standing(path).phase is Phase.LENT
+    assert path.stat().st_mode & 0o222 == 0
+    take_back(path)
+
+
+def test_the_time_that_is_set_lies_before_any_write_however_coarse_times_are(tmp_path):
+    path = tmp_path / "disk"
+    path.touch()
+    moment_ns = 1_780_000_000_000_000_000
+    os.utime(path, ns=(moment_ns, moment_ns))
+    LocalMedium().settle_time(path)
+    found = path.stat().st_mtime_ns
+    assert found < moment_ns
+    assert found % 2_000_000_000 == 0
+
+
+def test_whoever_may_only_read_a_disk_keeps_it_alone_too(world, tmp_path, monkeypatch):
+    path, child = lent(world, tmp_path, DiskKind.VHD)
+    opened = os.open
+
+    def only_for_reading(name, flags, *rest, **named):
+        if Path(name) in (path, child) and flags & os.O_ACCMODE == os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(name, flags, *rest, **named)
+
+    monkeypatch.setattr("hsr.rolling.users.os.open", only_for_reading)
+    with alone_with((path, child)):
+        done = qemu_img("convert", "-O", "raw", child, tmp_path / "read.raw")
+        assert done.returncode
+        assert "lock" in done.stderr
+    assert qemu_img("convert", "-O", "raw", child, tmp_path / "read.raw").returncode == 0
 
 
 def test_a_lent_disk_with_a_damaged_cursor_is_left_where_it_is(world, tmp_path):

@@ -161,6 +161,18 @@ def test_a_damaged_image_is_named(ext4: TinyVolume, tester: ChildTester):
     assert caught.value.path == str(order.images[0])
 
 
+def test_programs_that_look_at_a_backup_inherit_no_order(
+    ext4: TinyVolume, tester: ChildTester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spy, seen, real = tmp_path / "bin" / "e2fsck", tmp_path / "seen", tool("e2fsck")
+    spy.parent.mkdir()
+    spy.write_text(f'#!/bin/sh\nreadlink /proc/self/fd/0 >> {seen}\nexec {real} "$@"\n')
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{spy.parent}:{os.environ['PATH']}")
+    assert tester(order_of(ext4), never) is not None
+    assert set(seen.read_text().split()) == {"/dev/null"}
+
+
 def test_a_program_that_is_missing_is_named(
     ext4: TinyVolume, tester: ChildTester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -20,6 +20,7 @@ SOCKET_NAME: Final = "status.sock"
 _QUESTION_MAX: Final = 4096
 _ASK_TIMEOUT_S: Final = 1.0
 _ANSWER_TIMEOUT_S: Final = 5.0
+_AGAIN_S: Final = 0.5
 _PIECE: Final = 1 << 16
 
 
@@ -62,6 +63,7 @@ class Answerer:
         except OSError:
             self._listener.close()
             raise
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
     def start(self) -> None:
@@ -70,6 +72,7 @@ class Answerer:
 
     def stop(self) -> None:
         """Stop answering."""
+        self._stopping.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
@@ -81,8 +84,10 @@ class Answerer:
         while True:
             try:
                 asker, _ = self._listener.accept()
-            except OSError:  # shut down
-                return
+            except OSError:  # it is to stop; or this process has too much open for a moment
+                if self._stopping.wait(_AGAIN_S):
+                    return
+                continue
             with (
                 asker,
                 suppress(Exception),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import stat
@@ -88,6 +89,22 @@ def test_what_cannot_be_answered_has_no_answer(tmp_path: Path):
     with answering(tmp_path, fail):
         assert ask(tmp_path, _SCREEN) is None
         assert ask(tmp_path, _SCREEN) is None
+
+
+def test_one_that_has_too_much_open_for_a_moment_answers_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    refusals, accept = [OSError(errno.EMFILE, "Too many open files")], socket.socket.accept
+
+    def refusing(listener: socket.socket) -> object:
+        if refusals:
+            raise refusals.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", refusing)
+    with answering(tmp_path, lambda _: "well"):
+        assert ask(tmp_path, _SCREEN) == "well"
+    assert not refusals
 
 
 @pytest.mark.parametrize("answer", [b"", b'{"text": "cut', b"[]\n", b'{"text": 1}\n'])

@@ -220,6 +220,20 @@ def test_one_that_is_looped_is_not_taken_back(world, tmp_path):
     take_back(path)
 
 
+@needs_root
+def test_one_that_is_looped_under_another_name_is_not_taken_back(world, tmp_path):
+    path, _ = lent(world, tmp_path, DiskKind.RAW)
+    other = tmp_path / "other"
+    os.link(path, other)
+    loop = run("losetup", "--find", "--show", "--read-only", str(other)).strip()
+    try:
+        with pytest.raises(BusyError, match="nobody that can be named here"):
+            take_back(path)
+    finally:
+        run("losetup", "--detach", loop)
+    take_back(path)
+
+
 def test_what_cannot_be_lent(world, tmp_path):
     path, child = tmp_path / "disk.vhd", tmp_path / "child.qcow2"
     with begun(world, path, DiskKind.VHD) as disk:

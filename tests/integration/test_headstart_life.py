@@ -137,7 +137,7 @@ class StandByLife(RuleBasedStateMachine):
         with held_disk(self.home.context, row.id, lambda: None):
             view = look_at_disk(self.home.context, row.id)
             point = view.cursor.points[-1]
-            copy_disk(self.home.context, view, point, copy, no_progress)
+            copy_disk(self.home.context, view, point, copy, no_progress, lambda: None)
         if self.kind == "raw":
             assert copy.read_bytes()[:VOLUME_BYTES] == self.standby.truth[point.number]
         assert copy.stat().st_size

@@ -6,9 +6,10 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -56,13 +57,12 @@ def ext4(tiny: TinyVolume) -> TinyVolume:
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where scratch folders of tests lie."""
-    folder = tmp_path / "room"
-    folder.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where scratch folders of tests lie: its name leaves room for that of a socket."""
+    with TemporaryDirectory(prefix="rf-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ops.catalogue_access import json_option, opened_desk, state_option
+
+if TYPE_CHECKING:
+    from ops.status_socket import Question
 
 _LINES_AROUND = 14
 _LINES_A_FOLDER = 3
@@ -29,24 +34,32 @@ last landed. Folders in trouble come first.""",
 def status(show_all: bool, state: str | None, as_json: bool) -> None:
     """Show how the agent and its folders stand, on one screen.
 
-    It reads the catalogue and asks folders how much is free; a folder that does not answer at once is left out. It
-    works whether the agent runs or not.
+    The agent is asked, if it runs, and else the catalogue is read; either way folders are asked how much is free, and
+    one that does not answer at once is left out.
     """
-    import json
+    import os
     import shutil
 
-    from ops.clock import machine_now
-    from ops.status import gather_standing
-    from ops.status_screen import screen, standing_json
+    from ops.settings import Settings
+    from ops.state_dir import make_state_dir
+    from ops.status_socket import Question, ask
 
     room = shutil.get_terminal_size().lines - _LINES_AROUND
     folders_max = None if show_all or as_json else max(room // _LINES_A_FOLDER, _FOLDERS_LEAST)
+    question = Question(folders_max, as_json)
+    state_dir = Settings.from_environment(os.environ, state_dir=state).state_dir
+    make_state_dir(state_dir)
+    text = ask(state_dir, question)
+    click.echo(_read(state, question) if text is None else text)
+
+
+def _read(state: str | None, question: Question) -> str:
+    """Look into the catalogue, where no agent answers."""
+    from ops.clock import machine_now
+    from ops.status_screen import told
+
     with opened_desk(state) as desk:
-        standing = gather_standing(desk, machine_now(), folders_max=folders_max)
-    if as_json:
-        click.echo(json.dumps(standing_json(standing)))
-    else:
-        click.echo(screen(standing))
+        return told(desk, machine_now(), question)
 
 
 @click.command(

@@ -1,7 +1,7 @@
 """The herald process: tells people and programs how the agent stands. It does no other work.
 
-It looks for trouble, sends letters, answers those who ask for metrics and health, and calls the dead-man's switch. Its
-settings are read again when their file changes; while the file is wrong, what was read before holds.
+It looks for trouble, sends letters, answers those who ask for status, metrics and health, and calls the dead-man's
+switch. Its settings are read again when their file changes; while the file is wrong, what was read before holds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from actors.outage import Outage
+from ops.catalogue_access import Desk
 from ops.clock import Clock, machine_now, parse_clock
 from ops.ending import Ending
 from ops.logs import set_up_logging
@@ -32,6 +33,8 @@ from ops.observe.metrics import Sources, make_registry, metrics_text
 from ops.observe.queues import queue_lengths
 from ops.observe.space import SpaceGauge
 from ops.settings import Settings
+from ops.status_screen import told
+from ops.status_socket import Answerer
 from policies.errors import CatalogAwayError, ConfigurationError, RollforwardError
 from storage.catalog.database import Catalog
 from storage.catalog.folders import all_folders
@@ -44,7 +47,7 @@ _SHARE: Final = 20
 
 
 @dataclass(slots=True)
-class _Desk:
+class _Running:
     """What the herald runs on its present settings."""
 
     settings: HeraldSettings
@@ -75,7 +78,7 @@ class Herald:
         self._gauge = SpaceGauge(again_s=max(settings.herald_s, 1.0) * 3)
         self._events = EventCounter()
         self._stamp: object = ()
-        self._desk = _Desk(parse_herald_settings({}, settings.time_zone, where="the defaults"))
+        self._running = _Running(parse_herald_settings({}, settings.time_zone, where="the defaults"))
         self._said = ""
         self._outage = Outage("herald")
         self.stopping = threading.Event()
@@ -83,7 +86,7 @@ class Herald:
     @property
     def port(self) -> int | None:
         """The port on which it answers; None if it does not."""
-        endpoint = self._desk.endpoint
+        endpoint = self._running.endpoint
         return endpoint.port if endpoint is not None else None
 
     def tick(self) -> None:
@@ -104,10 +107,10 @@ class Herald:
     def stop(self) -> None:
         """End what runs beside."""
         self.stopping.set()
-        self._desk.stop()
+        self._running.stop()
 
     def _work(self) -> None:
-        settings = self._desk.settings
+        settings = self._running.settings
         with self._catalog.read() as session:
             paths = [folder.path for folder in all_folders(session) if folder.problem is None]
         spaces = self._gauge.spaces(paths)
@@ -127,18 +130,18 @@ class Herald:
         if stamp == self._stamp:
             return
         settings = read_herald_settings(self._path, self._settings.time_zone)
-        self._desk.stop()
-        self._desk = _Desk(settings)
+        self._running.stop()
+        self._running = _Running(settings)
         self._stamp = stamp
 
     def _serve(self) -> None:
         """Begin what runs beside, where it does not run yet."""
-        desk = self._desk
-        if desk.settings.alive is not None and desk.alive is None:
-            desk.alive = AliveCaller(desk.settings.alive, self._health)
-            desk.alive.start()
-        asked = desk.settings.endpoint
-        if asked is None or desk.endpoint is not None:
+        running = self._running
+        if running.settings.alive is not None and running.alive is None:
+            running.alive = AliveCaller(running.settings.alive, self._health)
+            running.alive.start()
+        asked = running.settings.endpoint
+        if asked is None or running.endpoint is not None:
             return
         registry = make_registry(
             Sources(
@@ -152,11 +155,11 @@ class Herald:
             )
         )
         token = read_secret(asked.token_file) if asked.token_file else ""
-        desk.endpoint = Endpoint(
+        running.endpoint = Endpoint(
             asked.address, asked.port, token, metrics=lambda: metrics_text(registry), health=self._health
         )
-        desk.endpoint.start()
-        _log.info("answers", address=asked.address, port=desk.endpoint.port)
+        running.endpoint.start()
+        _log.info("answers", address=asked.address, port=running.endpoint.port)
 
     def _health(self) -> Health:
         return check_health(self._settings, self._catalog, machine_now())
@@ -174,7 +177,9 @@ def main() -> None:
     set_up_logging(settings.log_format)
     ending = Ending.prepared(settings.stop_s)
     catalog = Catalog(settings.catalogue_url)
-    herald = Herald(settings, catalog, parse_clock(settings.clock))
+    clock = parse_clock(settings.clock)
+    herald = Herald(settings, catalog, clock)
+    answerer = _answerer(settings, Desk(catalog, clock, settings))
     _log.info("tells")
     while True:
         begun = time.monotonic()
@@ -183,8 +188,21 @@ def main() -> None:
         if ending.wait(pause_s):
             break
     herald.stop()
+    if answerer is not None:
+        answerer.stop()
     catalog.close()
     ending.leave()
+
+
+def _answerer(settings: Settings, desk: Desk) -> Answerer | None:
+    """Begin to answer `rollforward status`, which reads the catalogue itself where that cannot be."""
+    try:
+        answerer = Answerer(settings.state_dir, lambda question: told(desk, machine_now(), question))
+    except OSError as error:
+        _log.warning("status cannot be asked for here, it is read from the catalogue", reason=error.strerror)
+        return None
+    answerer.start()
+    return answerer
 
 
 def _stamp(path: Path) -> object:

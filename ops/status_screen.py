@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from ops.observe.space import Space
-from ops.status import FolderStanding, Standing
+from ops.status import FolderStanding, Standing, gather_standing
+from ops.status_socket import Question
 from ops.words import age_words, count_words, plain, size_words
 from policies.names import Tier
 from storage.catalog.models import ImageState
 from storage.catalog.status import Tally
 
+if TYPE_CHECKING:
+    from ops.catalogue_access import Desk
+
 _BAR_CELLS = 10
 _UNVERIFIED = (ImageState.SETTLING, ImageState.LANDED, ImageState.VERIFYING)
 _LOW = 0.1
+
+
+def told(desk: Desk, machine_now: datetime, question: Question) -> str:
+    """Gather how things stand, and write it as it was asked for.
+
+    Args:
+        desk: the catalogue and the clock.
+        machine_now: real time.
+        question: what is asked.
+
+    Raises:
+        CatalogError: the catalogue cannot be read.
+    """
+    standing = gather_standing(desk, machine_now, folders_max=question.folders_max)
+    return json.dumps(standing_json(standing)) if question.as_json else screen(standing)
 
 
 def screen(standing: Standing) -> str:

@@ -205,7 +205,12 @@ class Supervisor:
             if running.returncode is None:
                 _log.warning("ends once a folder answers it, is not waited for", child=child.plan.name)
             else:
-                _log.info("stopped", child=child.plan.name, status=_how_it_ended(running.returncode))
+                status = (
+                    "had not begun"
+                    if running.returncode == -signal.SIGTERM
+                    else _how_it_ended(running.returncode)
+                )
+                _log.info("stopped", child=child.plan.name, status=status)
 
 
 def _has_ended(running: subprocess.Popen[bytes], within_s: float) -> bool:

@@ -152,17 +152,21 @@ class Writer:
         assert client.simple_reply()[0] == 0
 
     def must_be_a_moment(self, state: bytes) -> int:
-        """Check that a state is what the disk held after some write and before the next; say after how many."""
+        """Check that a state is what the disk held after some write and before the next; say after how many.
+
+        A write may change nothing: then it counts.
+        """
         counted: int = struct.unpack_from("<Q", state)[0]
+        sure = counted + 1 if counted < len(self.log) else 0
         expected = bytearray(self._first)
-        for at, page in self.log[: counted + 1] if counted < len(self.log) else self.log[:0]:
+        for at, page in self.log[:sure]:
             expected[at : at + PAGE] = page
-        if state == expected:
-            return counted + 1
-        at, page = self.log[counted + 1]
-        expected[at : at + PAGE] = page
-        assert state == expected, "the state is no moment of the disk"
-        return counted + 2
+        moments = [sure] if state == expected else []
+        for at, page in self.log[sure : sure + 1]:
+            expected[at : at + PAGE] = page
+            moments += [sure + 1] if state == expected else []
+        assert moments, "the state is no moment of the disk"
+        return moments[-1]
 
 
 def new_disk(path: Path, content: bytes, kind: str) -> None:

@@ -36,11 +36,11 @@ def test_a_tick_with_100_chains_due(state: Path):
 def test_status_of_ten_million_images(state: Path):
     told = tell_standing(state)
     print(
-        f"\nstatus of {FOLDERS * IMAGES:,} images in {FOLDERS:,} folders: {told.gather_s:.3f} s;"
-        f" the whole command {told.command_s:.2f} s, of which the start of its process {told.start_s:.2f} s"
+        f"\nstatus of {FOLDERS * IMAGES:,} images in {FOLDERS:,} folders: the whole command {told.asked_s:.2f} s,"
+        f" without an agent {told.read_s:.2f} s; gathered and drawn in {told.gather_s:.3f} s"
     )
     assert len(told.values["folders"]) == FOLDERS  # type: ignore[arg-type]
-    assert told.gather_s < 0.5
+    assert told.asked_s < 0.5
 
 
 @pytest.mark.acceptance

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Final
 
@@ -89,7 +88,7 @@ rollforward up --folder /backup
     help=_HELP,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(version("rollforward"), prog_name="rollforward")
+@click.version_option(package_name="rollforward", prog_name="rollforward")
 def cli() -> None:
     """Run the command line."""
 

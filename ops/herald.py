@@ -197,7 +197,11 @@ def main() -> None:
 def _answerer(settings: Settings, desk: Desk) -> Answerer | None:
     """Begin to answer `rollforward status`, which reads the catalogue itself where that cannot be."""
     try:
-        answerer = Answerer(settings.state_dir, lambda question: told(desk, machine_now(), question))
+        answerer = Answerer(
+            settings.state_dir,
+            lambda question: told(desk, machine_now(), question),
+            lambda error: _log.warning("status was not answered here", reason=f"{error!r}"),
+        )
     except OSError as error:
         _log.warning("status cannot be asked for here, it is read from the catalogue", reason=error.strerror)
         return None

@@ -18,10 +18,15 @@ from typing import Final, NamedTuple
 SOCKET_NAME: Final = "status.sock"
 
 _QUESTION_MAX: Final = 4096
+"""Bytes of a question."""
 _ASK_TIMEOUT_S: Final = 1.0
+"""So long the herald waits for a question, and for room to answer: one that is silent keeps no other waiting longer."""
 _ANSWER_TIMEOUT_S: Final = 5.0
+"""So long a command waits for the herald, which may be at its accounts, before it reads the catalogue itself."""
 _AGAIN_S: Final = 0.5
+"""After a failed accept: not at once, since what is wrong takes a while to pass."""
 _PIECE: Final = 1 << 16
+"""Bytes read at once."""
 
 
 class Question(NamedTuple):
@@ -42,6 +47,7 @@ class Answerer:
     Args:
         state_dir: the agent's private directory.
         answer: gives the text to print; what it raises leaves the question without an answer.
+        on_trouble: told of what `answer` raised.
 
     Raises:
         OSError: it cannot listen there.
@@ -49,9 +55,11 @@ class Answerer:
     Crash: a socket stays that nobody answers on; the next one takes its place.
     """
 
-    def __init__(self, state_dir: Path, answer: Callable[[Question], str]) -> None:
+    def __init__(
+        self, state_dir: Path, answer: Callable[[Question], str], on_trouble: Callable[[Exception], None]
+    ) -> None:
         self._place = state_dir / SOCKET_NAME
-        self._answer = answer
+        self._answer, self._on_trouble = answer, on_trouble
         with suppress(FileNotFoundError):
             self._place.unlink()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -88,13 +96,20 @@ class Answerer:
                 if self._stopping.wait(_AGAIN_S):
                     return
                 continue
-            with (
-                asker,
-                suppress(Exception),
-            ):  # whoever asked finds out by itself, with a clear error if there is one
-                asker.settimeout(_ASK_TIMEOUT_S)
-                question = _parse(_read_line(asker, _QUESTION_MAX))
-                asker.sendall(json.dumps({"text": self._answer(question)}).encode() + b"\n")
+            with asker:
+                self._answer_one(asker)
+
+    def _answer_one(self, asker: socket.socket) -> None:
+        """Answer, or hang up: whoever asked then finds out by itself, with a clear error if there is one."""
+        with suppress(Exception):  # it is silent, it is gone, or it asks no question
+            asker.settimeout(_ASK_TIMEOUT_S)
+            question = _parse(_read_line(asker, _QUESTION_MAX))
+            try:
+                text = self._answer(question)
+            except Exception as error:  # noqa: BLE001 - one question without an answer; the herald goes on
+                self._on_trouble(error)
+                return
+            asker.sendall(json.dumps({"text": text}).encode() + b"\n")
 
 
 def ask(state_dir: Path, question: Question) -> str | None:

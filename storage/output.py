@@ -152,7 +152,10 @@ class _DirectOutput:
         self._at = 0
         self._full: queue.SimpleQueue[tuple[pipeline.Buffer, int] | None] = queue.SimpleQueue()
         self._failure: OSError | None = None
-        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="rollforward-output")
+        # A daemon: where a signal comes while it starts, nobody is left to end it, and it holds no command up.
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._run, name="rollforward-output", daemon=True
+        )
         self._thread.start()
 
     def write(self, piece: memoryview) -> None:

@@ -57,9 +57,9 @@ def served_in_background(point: Readable, kind: str) -> Iterator[Served]:
     with scratch_folder(kind) as folder:
         served = Served(folder / "nbd.sock")
         loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name=f"rollforward-{kind}")
-        thread.start()
+        thread = threading.Thread(target=loop.run_forever, name=f"rollforward-{kind}", daemon=True)
         try:
+            thread.start()  # a signal may come while it does: then the loop ends as soon as it has begun
             offered = Export("", kind, point.size_bytes, point.block_bytes)
 
             async def begin() -> NbdServer:
@@ -74,5 +74,6 @@ def served_in_background(point: Readable, kind: str) -> Iterator[Served]:
                 asyncio.run_coroutine_threadsafe(server.close(), loop).result()
         finally:
             loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            if thread.is_alive():
+                thread.join()
+                loop.close()

@@ -19,6 +19,7 @@ import redis
 from sqlalchemy import select
 
 from ops.clock import FileClock
+from policies.attempts import must_be_alone
 from storage.catalog import Attempt, Catalog, Chain, Event, EventKind, Folder, Image, ImageState, sqlite_url
 from storage.catalog.folders import all_folders, set_folder_settings
 from storage.catalog.models import Layer
@@ -255,6 +256,10 @@ class AgentRun:
     def attempts(self) -> list[Attempt]:
         with self.catalog() as catalog, catalog.read() as session:
             return list(session.scalars(select(Attempt)))
+
+    def one_more_crash_sets_aside(self) -> bool:
+        """Tell whether some work met two kills: as it should, the agent would lay it aside after a third."""
+        return any(must_be_alone(attempt.crashes) for attempt in self.attempts())
 
     def folders(self) -> list[Folder]:
         with self.catalog() as catalog, catalog.read() as session:

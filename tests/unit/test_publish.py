@@ -400,15 +400,15 @@ def test_a_killed_writer_leaves_no_final_name_and_the_next_one_sweeps(tiny, quic
     out.mkdir()
     target = out / "D_VOL-b001-i002-cd.spi"
     script = (
-        "import sys, time; from pathlib import Path; from storage.consolidate import consolidate\n"
+        "import sys; from pathlib import Path; from storage.consolidate import consolidate\n"
         "paths = [Path(word) for word in sys.argv[1:]]\n"
-        "consolidate(paths[:-1], paths[-1], progress=lambda *_: sys.stdin.read())"
+        "def wait(*_): print('at it', flush=True), sys.stdin.read()\n"
+        "consolidate(paths[:-1], paths[-1], progress=wait)"
     )
     command = [sys.executable, "-c", script, *map(str, sources), str(target)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as started:
-        while not partials(out):
-            assert started.poll() is None
-            os.sched_yield()
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"at it\n"
         sweep_partials(out)
         assert len(partials(out)) == 1, "its writer lives"
         started.send_signal(signal.SIGKILL)

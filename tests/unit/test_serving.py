@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hsr.serving import connection
+from hsr.serving.background import served_in_background
 from hsr.serving.cache import BlockCache
 from hsr.serving.listener import private_socket
 from hsr.serving.point import PointReader
@@ -382,3 +383,24 @@ def test_a_socket_whose_name_is_too_long_is_refused_in_words(reader: PointReader
         server_in_thread(reader, tmp_path / ("x" * 120)),
     ):
         pass
+
+
+def test_a_signal_while_the_thread_begins_leaves_nothing_that_runs(
+    reader: PointReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    real = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        real(thread)
+        if thread.name == "rollforward-part":
+            begun.append(thread)
+            raise SystemExit(143)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(SystemExit), served_in_background(reader, "part"):
+        pytest.fail("it is served")
+    assert len(begun) == 1
+    assert begun[0].daemon, "it holds up no command that ends before it has begun"
+    begun[0].join(10)
+    assert not begun[0].is_alive()

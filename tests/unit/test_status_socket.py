@@ -22,11 +22,13 @@ _SCREEN = Question(8, as_json=False)
 
 
 @contextmanager
-def answering(place: Path, answer: Callable[[Question], str]) -> Iterator[Answerer]:
-    answerer = Answerer(place, answer)
+def answering(place: Path, answer: Callable[[Question], str]) -> Iterator[list[Exception]]:
+    """Answer on a thread; what went wrong is gathered in the list."""
+    troubles: list[Exception] = []
+    answerer = Answerer(place, answer, troubles.append)
     answerer.start()
     try:
-        yield answerer
+        yield troubles
     finally:
         answerer.stop()
 
@@ -70,9 +72,11 @@ def test_nobody_there(tmp_path: Path):
     assert ask(tmp_path, _SCREEN) is None
 
 
-@pytest.mark.parametrize("said", [b"", b"{", b"[]\n", b'{"folders_max": "8", "as_json": 1}\n', b"x" * 70_000])
+@pytest.mark.parametrize(
+    "said", [b"", b"{", b"[]\n", b"[" * 4000 + b"\n", b'{"folders_max": "8", "as_json": 1}\n', b"x" * 70_000]
+)
 def test_an_asker_of_nonsense_gets_no_answer_and_the_next_one_does(tmp_path: Path, said: bytes):
-    with answering(tmp_path, lambda _: "well"):
+    with answering(tmp_path, lambda _: "well") as troubles:
         with socket.socket(socket.AF_UNIX) as asker:
             asker.connect(str(tmp_path / SOCKET_NAME))
             asker.sendall(said)
@@ -80,15 +84,17 @@ def test_an_asker_of_nonsense_gets_no_answer_and_the_next_one_does(tmp_path: Pat
             with suppress(ConnectionResetError):  # it did not read all of it
                 assert asker.recv(100) == b""
         assert ask(tmp_path, _SCREEN) == "well"
+    assert not troubles
 
 
 def test_what_cannot_be_answered_has_no_answer(tmp_path: Path):
     def fail(question: Question) -> str:
         raise RuntimeError
 
-    with answering(tmp_path, fail):
+    with answering(tmp_path, fail) as troubles:
         assert ask(tmp_path, _SCREEN) is None
         assert ask(tmp_path, _SCREEN) is None
+    assert [type(trouble) for trouble in troubles] == [RuntimeError, RuntimeError]
 
 
 def test_one_that_has_too_much_open_for_a_moment_answers_later(

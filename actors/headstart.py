@@ -431,12 +431,9 @@ def _told_of_images(context: AgentContext, view: DiskView) -> Iterator[None]:
 def _record(context: AgentContext, session: Session, task: _Task, rolled: Rolled) -> None:
     view = task.view
     disk = lock_disk(session, view.disk.id)
-    if rolled.is_stopped:
-        pause_attempt(session, task.attempt_id, context.holder)
-    else:
-        end_attempt(session, task.attempt_id, context.holder)
-    if disk is None:
-        return
+    end = pause_attempt if rolled.is_stopped else end_attempt
+    if not end(session, task.attempt_id, context.holder) or disk is None:
+        return  # somebody else is at it, and reads for himself how it stands
     note_rolled(context, session, view, disk, rolled)
 
 

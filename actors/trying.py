@@ -106,7 +106,7 @@ def _record_failure(
     return again_at
 
 
-def persist(context: AgentContext, record: Callable[[Session], None]) -> None:
+def persist(context: AgentContext, record: Callable[[Session], object]) -> None:
     """Record the end of work, for as long as it takes: this process lives, so nobody else could end it.
 
     Args:

@@ -377,6 +377,9 @@ class _Disk:
                 if self._is_bare and not self._map.state.is_settled:
                     self._map.settle()
                 self._put_signatures(stamp)
+            self._file.sync()  # one that was killed may have left the last of it in the cache alone
+            if self.kind is DiskKind.VMDK_FLAT:
+                self._medium.sync_folder(self._path.parent)
         self.close()
         self._remove_side_files()
 
@@ -486,8 +489,12 @@ class _Disk:
         signatures = self._form.signatures(used, stamp)
         if not signatures:
             size = len(self._unfinished)
-            front = front_of(self._file.read(0, size), self._unfinished, self._edges.read(0, size))
-            return self._map.state.is_settled and front in (Front.FINISHED, Front.STRANGE)
+            found, finished = self._file.read(0, size), self._edges.read(0, size)
+            front = front_of(
+                found, self._unfinished, finished
+            )  # of nothing but zeros, it may look unfinished, too
+            is_done = found == finished or front in (Front.FINISHED, Front.STRANGE)
+            return self._map.state.is_settled and is_done
         offset, signature = signatures[-1]
         return self._file.read(offset, _MARK_BYTES) == signature[:_MARK_BYTES]
 

@@ -248,7 +248,7 @@ def open_map(medium: Medium, paths: SidePaths, disk: Path, serial: int = 0) -> t
         if size > state.end_bytes:
             _refuse_damage(file, paths.map, state, size)
             file.truncate(state.end_bytes)
-            file.sync()
+        file.sync()  # a killed one may have left a record in the cache alone, and nothing would write it again
         claim = Claim(header["owner"].tobytes(), header["taken"].tobytes())
         return DiskMap(file, int(header["size_bytes"]), claim, state), form
     except BaseException:

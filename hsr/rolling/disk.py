@@ -184,6 +184,9 @@ class RollingDisk:
             if standing is None:
                 raise ConfigurationError("is no disk that is rolled forward", path=str(path))
             _check_disk(disk, standing, path)
+            medium.sync_folder(
+                paths.folder
+            )  # what a killed one wrote last is in the cache, maybe, and nowhere else
             return cls(path, paths, medium, disk, standing)
         except BaseException:
             disk.close()

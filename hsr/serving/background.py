@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -74,6 +74,6 @@ def served_in_background(point: Readable, kind: str) -> Iterator[Served]:
                 asyncio.run_coroutine_threadsafe(server.close(), loop).result()
         finally:
             loop.call_soon_threadsafe(loop.stop)
-            if thread.is_alive():
+            with suppress(RuntimeError):  # it has not begun
                 thread.join()
                 loop.close()

@@ -223,12 +223,17 @@ def end_attempt(session: Session, attempt_id: int, holder: Holder) -> bool:
     return row is not None
 
 
-def pause_attempt(session: Session, attempt_id: int, holder: Holder) -> None:
-    """Let go of work that was asked to stop; neither a failure nor a crash."""
+def pause_attempt(session: Session, attempt_id: int, holder: Holder) -> bool:
+    """Let go of work that was asked to stop; neither a failure nor a crash.
+
+    Returns:
+        False if somebody else took it over meanwhile: its result must not be recorded.
+    """
     row = _held_row(session, attempt_id, holder)
     if row is not None:
         row.holder = None
         row.expires_at = None
+    return row is not None
 
 
 def _held_row(session: Session, attempt_id: int, holder: Holder) -> Attempt | None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from policies.attempts import LONGEST_WAIT
 from storage.catalog.folders import begin_anew
+from storage.catalog.headstart_models import HeadStartDisk, PointTest
 from storage.catalog.models import Attempt, Chain, Image, Lease
 
 FAR_AHEAD: Final = timedelta(days=2)
-"""No chain is left alone for longer, whatever its next work is: the next day's control looks at each."""
+"""No chain or disk is left alone for longer, whatever its next work is: the next day's control looks at each."""
 
 
 def pull_back(session: Session, *, now: datetime, machine_now: datetime, lease_time: timedelta) -> None:
     """Bring forward what waits for a time that lies too far ahead, and look at every folder.
 
-    Doing so without need costs a plan a chain and a scan a folder, and changes nothing.
+    What was seen or tested at a time that is still to come was so now at the latest. Doing so without need costs a plan
+    a chain and a scan a folder, and changes nothing.
 
     Args:
         session: of a write transaction.
@@ -27,8 +29,14 @@ def pull_back(session: Session, *, now: datetime, machine_now: datetime, lease_t
         machine_now: real time.
         lease_time: how long a holder counts as alive without renewing.
     """
-    far = Chain.next_due_at > now + FAR_AHEAD
-    session.execute(update(Chain).where(far).values(next_due_at=now, revision=Chain.revision + 1))
+    far = now + FAR_AHEAD
+    seen_ahead = select(Image.chain_id).where(Image.first_seen_at > now)
+    late = (Chain.next_due_at > far) | Chain.id.in_(seen_ahead)
+    session.execute(update(Chain).where(late).values(next_due_at=now, revision=Chain.revision + 1))
+    for due in (HeadStartDisk.next_due_at, HeadStartDisk.next_test_at):
+        session.execute(update(HeadStartDisk).where(due > far).values({due: now}))
+    for time in (Image.first_seen_at, PointTest.tested_at):
+        session.execute(update(time.class_).where(time > now).values({time: now}))
     latest = now + LONGEST_WAIT
     session.execute(update(Attempt).where(Attempt.retry_at > latest).values(retry_at=latest))
     ends_at = machine_now + lease_time

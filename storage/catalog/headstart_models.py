@@ -80,6 +80,7 @@ class HeadStartJob(Model):
     """
 
     __tablename__ = "headstart_job"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy wants it
 
     id: Mapped[int] = mapped_column(primary_key=True)
     uid: Mapped[str] = mapped_column(unique=True)
@@ -131,7 +132,7 @@ class HeadStartDisk(Model):
     """
 
     __tablename__ = "headstart_disk"
-    __table_args__ = (UniqueConstraint("job_id", "volume"),)
+    __table_args__ = (UniqueConstraint("job_id", "volume"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("headstart_job.id", ondelete="CASCADE"))

@@ -39,3 +39,4 @@ def test_cut(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: 
     monkeypatch.setattr(replay, "_STRIPE_BYTES", BLOCK)
     world = make_world(tmp_path, size=200 * BLOCK + 700)
     tell("unsynced writes dropped and reordered", lambda: f"{kind}, {lives_cut(world, kind, CUTS)}")
+    tell("the same after a kill -9", lambda: f"{kind}, {lives_cut(world, kind, CUTS, killed=True)}")

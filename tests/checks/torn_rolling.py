@@ -26,6 +26,7 @@ PATH: Final = Path("/disks/volume.img")
 CHILD: Final = Path("/children/child.qcow2")
 KINDS: Final = [kind for kind in DiskKind if kind is not DiskKind.DEVICE]
 CHECKPOINT_BYTES: Final = 3 * BLOCK
+_SOON_STEPS: Final = 60
 
 
 @dataclass
@@ -204,13 +205,14 @@ def walk_on(walk: Walk, torn: list[int | None]) -> None:
         walk.apply(list(path), None)
 
 
-def lives_cut(world: RollingWorld, kind: DiskKind, cuts: int) -> str:
+def lives_cut(world: RollingWorld, kind: DiskKind, cuts: int, *, killed: bool = False) -> str:
     """Have a disk begun, built, rolled over a shrinking volume and finalized; cut its life at steps, and go on with it.
 
     Args:
         world: the images.
         kind: what the disk is to be.
         cuts: how often, spread over its life.
+        killed: at the step only the process ends, and the next one finds all that it wrote; then the power fails soon.
 
     Returns:
         What was done.
@@ -230,12 +232,16 @@ def lives_cut(world: RollingWorld, kind: DiskKind, cuts: int) -> str:
         with suppress(PowerCut):
             _live(walk, point)
             raise AssertionError("the power did not fail")
+        if killed:
+            walk.fail_soon(walk.random.randint(1, _SOON_STEPS))
+            with suppress(PowerCut):
+                _live(walk, point)
         walk.recover()
         _live(walk, point)
         content = bytes(walk.medium.names[content_path(PATH, kind)].now)
         truth = world.truth(point).ljust(room, b"\0")
         assert read_whole(io.BytesIO(content), kind, room) == truth, f"{kind}, cut at step {cut} of {total}"
-    return f"{cuts} cuts in {total} steps"
+    return f"{cuts} {'kills and then ' if killed else ''}cuts in {total} steps"
 
 
 def loans_cut(world: RollingWorld, kind: DiskKind) -> str:

@@ -193,6 +193,45 @@ def test_power_fails_at_every_step(kind: DiskKind, whole_runs: dict[DiskKind, tu
         assert names == {PATH, content_path(PATH, kind)}
 
 
+def test_killed_at_every_step_and_then_the_power_fails(
+    kind: DiskKind, whole_runs: dict[DiskKind, tuple[int, bytes]]
+):
+    """What a killed process left in the cache, the next one finds: nothing may rest on it that is durable."""
+    for cut in range(1, whole_runs[kind][0] + 1):
+        run, random = Run(kind, some_history(5, SIZE), SIZE), Random(cut)
+        medium = TornMedium(cut)
+        with pytest.raises(PowerCut):
+            run.go(medium)
+        run.tries += 1
+        soon = random.choice((None, random.randint(2, 40)))
+        medium.cut_at = None if soon is None else medium.steps + soon
+        with contextlib.suppress(PowerCut):
+            _go_on(run, medium)
+        ended = medium.cut_at is None or medium.steps < medium.cut_at
+        medium = medium.recovered(random)
+        if ended:
+            assert is_disk(medium, kind)
+        _go_on(run, medium)
+        assert_exact(medium, kind, run.truth())
+
+
+def test_a_raw_disk_that_begins_with_zeros_is_not_finalized_over_its_user(tmp_path: Path):
+    path = tmp_path / "volume.raw"
+    disk = create_disk(path, DiskKind.RAW, 8 * MIB)
+    disk.write(Pieces.single(65_536, b"before".ljust(4096, b"\0")))
+    disk.sync()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(disk), "_remove_side_files", lambda _: (_ for _ in ()).throw(PowerCut))
+        with pytest.raises(PowerCut):
+            disk.finalize(STAMP)
+    with path.open("r+b") as file:  # it is a whole disk, so somebody uses it
+        file.seek(65_536)
+        file.write(b"after!")
+    with open_disk(path) as disk:
+        disk.finalize(STAMP)
+    assert path.read_bytes()[65_536:][:6] == b"after!"
+
+
 def _go_on(run: Run, medium: TornMedium) -> None:
     """Go on, unless the disk was finalized to the end."""
     if medium.exists(PATH) and not medium.exists(PATH.parent / SIDE_NAME / f"{PATH.name}.map"):

@@ -80,8 +80,33 @@ def test_power_fails_at_every_step_of_a_life(world, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_every_step_of_a_life_and_then_the_power_fails(world, kind):
+    """What a killed process left in the cache alone is not what the next one may build on."""
+    assert lives_cut(world, kind, 45, killed=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_power_fails_at_every_step_of_lending_and_taking_back(world, kind):
     assert loans_cut(world, kind)
+
+
+def test_a_cursor_that_a_killed_process_left_in_the_cache_is_durable_before_anything_is_written(world):
+    for seed in range(20):
+        walk = Walk(world, DiskKind.RAW, Random(seed), world.place)
+        walk.apply([world.named("D_VOL-b001.spf")], None)
+        for cut in range(1, 100):  # steps of the first process, until its cursor bears its name
+            walk.fail_soon(cut)
+            with suppress(PowerCut), walk.open() as disk:
+                disk.apply(world.paths([world.named("D_VOL-b001-i003-cd.spi")]))
+            standing = read_standing(PATH, medium=walk.medium)
+            if standing is not None and not standing.cursor.is_closed:
+                break
+        walk.fail_soon(None)
+        with walk.open() as disk, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(disk._disk, "sync", lambda: (_ for _ in ()).throw(PowerCut))
+            with pytest.raises(PowerCut):
+                disk.apply(world.paths([world.named("D_VOL-b001-i003-cd.spi")]))
+        walk.recover()
 
 
 def test_a_torn_disk_is_never_continued_with_a_narrower_span(world):

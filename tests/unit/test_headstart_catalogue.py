@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from policies.cursor import Cursor
 from policies.errors import ConfigurationError
 from policies.headstart import DiskState
 from policies.holdings import Claim
-from storage.catalog import Catalog, Folder
+from policies.restore_tests import Verdict
+from storage.catalog import Catalog, Chain, Folder, Image
 from storage.catalog.chains import make_due, make_folder_due
 from storage.catalog.claims import place_claim, stored_claims
+from storage.catalog.clock_changes import pull_back
 from storage.catalog.headstart import (
     JobTraits,
     add_job,
@@ -30,10 +33,10 @@ from storage.catalog.headstart import (
     reporter_name,
     set_cursor,
 )
-from storage.catalog.headstart_models import HeadStartJob, Location, LocationKind
+from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, Location, LocationKind, PointTest
 from storage.catalog.locations import disk_path, find_location, jobs_at, remove_location
 from storage.catalog.memory_models import Reporter
-from tests.unit.shelf import DAY, MINUTE, NOON, POINTS, put_chain
+from tests.unit.shelf import DAY, MINUTE, NOON, POINTS, incremental, put_chain
 
 TRAITS = JobTraits("stand-by", "disks", "vhd", "none", 3600)
 
@@ -147,3 +150,58 @@ def test_a_finalized_disk_is_never_due(catalog: Catalog):
         disks_of_job(session, 1)[0].state = DiskState.FINALIZED
     with catalog.read() as session:
         assert disks_due(session, NOON + timedelta(days=9)) == []
+
+
+def test_numbers_of_jobs_and_disks_are_used_once(catalog: Catalog):
+    """Whoever is at a disk that was deleted must not take another for it."""
+    folder_id, _ = put_chain(catalog)
+    put_job(catalog, folder_id)
+    used = []
+    for turn in range(2):
+        with catalog.write() as session:
+            [job] = all_jobs(session)
+            used.append((job.id, disks_of_job(session, job.id)[0].id))
+            if turn == 0:
+                folder, location = session.get_one(Folder, folder_id), find_location(session, "here")
+                remove_job(session, job, now=NOON)
+                add_job(session, folder, location, TRAITS, [("A", "A.vhd")], now=NOON)
+    assert used[1][0] > used[0][0]
+    assert used[1][1] > used[0][1]
+
+
+def test_after_a_clock_that_was_ahead_nothing_was_seen_tested_or_is_due_far_ahead(catalog: Catalog):
+    folder_id, chain_id = put_chain(catalog)
+    put_job(catalog, folder_id)
+    disk_id = rest(catalog, chain_id)
+    later = NOON + 300 * DAY
+    with catalog.write() as session:
+        image = session.scalars(select(Image).where(Image.name == incremental(3))).one()
+        image.first_seen_at = later
+        session.add(
+            PointTest(
+                folder_id=folder_id,
+                job_uid="a job",
+                volume="A",
+                base_number=1,
+                point="00",
+                number=1,
+                tested_at=later,
+                seconds=1.0,
+                verdict=Verdict.GOOD,
+                words="",
+                facts={},
+            )
+        )
+        disk = session.get_one(HeadStartDisk, disk_id)
+        disk.next_due_at = disk.next_test_at = later
+        chain = session.get_one(Chain, chain_id)
+        chain.next_due_at, revision = NOON + DAY, chain.revision
+    with catalog.write() as session:
+        pull_back(session, now=NOON + DAY, machine_now=NOON + DAY, lease_time=MINUTE)
+    with catalog.read() as session:
+        assert set(session.scalars(select(Image.first_seen_at))) == {NOON, NOON + DAY}
+        assert session.scalars(select(PointTest.tested_at)).one() == NOON + DAY
+        disk = session.get_one(HeadStartDisk, disk_id)
+        assert (disk.next_due_at, disk.next_test_at) == (NOON + DAY, NOON + DAY)
+        chain = session.get_one(Chain, chain_id)
+        assert (chain.next_due_at, chain.revision) == (NOON + DAY, revision + 1)

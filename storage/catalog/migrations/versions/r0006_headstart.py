@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(24), nullable=False),
         sa.Column("password", sa.String()),
         sa.Column("added_at", UtcDateTime(), nullable=False),
+        sqlite_autoincrement=True,
     )
     for column in ("folder_id", "location_id"):
         op.create_index(f"ix_headstart_job_{column}", "headstart_job", [column])
@@ -66,6 +67,7 @@ def upgrade() -> None:
         sa.Column("held_until", UtcDateTime()),
         sa.Column("tried", sa.String(), nullable=False),
         sa.UniqueConstraint("job_id", "volume"),
+        sqlite_autoincrement=True,  # whoever is at a disk that was deleted must not meet another by its number
     )
     for column in ("chain_id", "next_due_at"):
         op.create_index(f"ix_headstart_disk_{column}", "headstart_disk", [column])

@@ -196,10 +196,12 @@ class Errand:
         with held_disk(context, chosen.disk_id, self._waiting(chosen)), Interruption() as interruption:
             view = look_at_disk(context, chosen.disk_id)
             _refuse_finalized(view)
-            if not (fresh and target is not None):
+            if fresh and target is not None:
+                point = self._point(view, number, at)
+            else:
                 _refuse_lent(view)
                 _refuse_unknown(view)
-            point = self._point(view, number, at)
+                point = self._end_of(view, number, at, only_ends=not fresh and target is None)
             words = f"Rolling {chosen.volume} to point {point.number}"
             with progress_bar(words, quiet=self._quiet) as progress:
                 checked = interruption.checking(progress)
@@ -252,10 +254,8 @@ class Errand:
                 view = look_at_disk(context, chosen.disk_id)
             _refuse_lent(view)
             _refuse_unknown(view)
-            if is_ending(view):
-                raise ConfigurationError("is being finalized: finalize it again", path=str(view.path))
+            point = self._end_of(view, number, at, only_ends=False)
             refuse_child(view, child)
-            point = self._point(view, number, at)
             _refuse_earlier(view, point)
             _refuse_before_lag(view, point)
             words = f"Rolling {chosen.volume} to point {point.number}"
@@ -301,11 +301,25 @@ class Errand:
                 err=True,
             )
 
+    def _end_of(self, view: DiskView, number: int | None, at: datetime | None, *, only_ends: bool) -> Point:
+        """Find the point that is meant for the disk itself; of one whose end was begun, only that can be had."""
+        standing = view.standing
+        if standing is None or not is_ending(view):
+            return self._point(view, number, at)
+        end = standing.cursor.points[0]
+        is_meant = number in (None, end.number) and (at is None or self._point(view, None, at).id == end.id)
+        if only_ends and is_meant:
+            return end
+        raise ConfigurationError(
+            f"finalizing it at point {end.number} was begun, and only that can be had of it",
+            path=str(view.path),
+            hint=f"To end that: rollforward hsr finalize {view.job.name} --volume {view.disk.volume}. "
+            "Another point takes a copy that is built from the base: --fresh --copy FILE.",
+        )
+
     def _point(self, view: DiskView, number: int | None, at: datetime | None) -> Point:
         """Find the point that is meant."""
         standing = view.standing
-        if standing is not None and is_ending(view):
-            return standing.cursor.points[0]
         hi = view.cursor.hi or (cursor_of(view.disk).hi if standing is None else None)
         if number is None and at is None:
             if hi is None:

@@ -536,9 +536,9 @@ class _Disk:
 
     def close(self) -> None:
         """Close it; what was not synced may be lost."""
-        self._file.close()
-        self._edges.close()
-        self._map.close()
+        with contextlib.ExitStack() as opened:  # the map last: its lock keeps others away from all of it
+            for part in (self._map, self._edges, self._file):
+                opened.callback(part.close)
 
     def __enter__(self) -> Self:
         return self

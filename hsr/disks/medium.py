@@ -88,7 +88,7 @@ class DiskFile(Protocol):
         """Make all of it durable."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close it; no error, since what was not synced may be lost anyway."""
 
 
 class Medium(Protocol):
@@ -401,15 +401,18 @@ class _LocalFile:
         self._link.refuse_broken(self._path)
 
     def close(self) -> None:
+        """Close it; an error that is told only now is of what nobody relies on: all else was synced before."""
         if self._sender is not None:
             self._sender.shutdown()
             self._sender = None
-        if self._direct is not None:
-            self._direct.close()
-            self._direct = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        direct, self._direct = self._direct, None
+        if direct is not None:
+            with contextlib.suppress(OSError):
+                direct.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # the descriptor is free all the same
+                os.close(fd)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -125,18 +125,28 @@ class QcowChild:
         """Give it its name, durably.
 
         Raises:
-            ConfigurationError: the name is taken.
-            RestoreError: the file system refuses.
+            BusyError: the name is taken.
+            RestoreError: the file system refuses; it has the name that passes, as before.
 
         Crash: under its name, or still under the one that passes.
         """
         try:
             rename_without_replacing(self._partial, self._path)
             sync_folder(self._path.parent)
-        except FileExistsError:
-            raise name_taken(self._path) from None
         except OSError as error:
+            self._take_name_back()
+            if isinstance(error, FileExistsError):
+                raise name_taken(self._path) from None
             raise RestoreError(error.strerror or str(error), path=str(self._path)) from error
+
+    def _take_name_back(self) -> None:
+        """Have it bear the name that passes, as far as that can be done: an error may come after the deed."""
+        with suppress(OSError):
+            if not os.path.lexists(self._partial):
+                rename_without_replacing(self._path, self._partial)
+            elif self._partial.samefile(self._path):
+                self._path.unlink()
+            sync_folder(self._path.parent)
 
     def discard(self) -> None:
         """Remove what was made under the name that passes."""

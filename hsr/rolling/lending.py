@@ -8,6 +8,7 @@ holds only as long as nobody wrote to it, which its file's size and time tell, a
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ class Child(Protocol):
         """Make it, durably, under a name that passes. Raises RestoreError or ConfigurationError."""
 
     def publish(self) -> None:
-        """Give it its name, durably; never over another file. Raises RestoreError or ConfigurationError."""
+        """Give it its name, durably; never over another file. Raises RestoreError or BusyError: it has not got it."""
 
     def discard(self) -> None:
         """Remove what was made under the name that passes."""
@@ -120,7 +121,8 @@ def take_back(path: Path, *, medium: Medium | None = None) -> Loan:
     paths = SidePaths.beside(path)
     standing = _lent_standing(medium, path, paths)
     content = content_path(path, standing.kind)
-    with alone_with((content, Path(standing.loan.child) if standing.loan else content)):
+    child = standing.loan.child if standing.loan else content
+    with alone_with((content, Path(os.path.realpath(child)))):  # it may have been moved, and a symlink left
         medium.set_writable(content, is_writable=True)
         try:
             with open_disk(path, serial=standing.serial, medium=medium) as disk:

@@ -61,7 +61,7 @@ def _open(path: Path) -> int | None:
             if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
                 raise
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise RestoreError(f"cannot be opened: {error.strerror}", path=str(path)) from error

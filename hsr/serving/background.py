@@ -57,7 +57,7 @@ def served_in_background(point: Readable, kind: str) -> Iterator[Served]:
     with scratch_folder(kind) as folder:
         served = Served(folder / "nbd.sock")
         loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name=f"rollforward-{kind}", daemon=True)
+        thread = threading.Thread(target=_run, args=(loop,), name=f"rollforward-{kind}", daemon=True)
         try:
             thread.start()  # a signal may come while it does: then the loop ends as soon as it has begun
             offered = Export("", kind, point.size_bytes, point.block_bytes)
@@ -76,4 +76,11 @@ def served_in_background(point: Readable, kind: str) -> Iterator[Served]:
             loop.call_soon_threadsafe(loop.stop)
             with suppress(RuntimeError):  # it has not begun
                 thread.join()
-                loop.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, and close it: from outside, an ended thread looks like one that has not begun."""
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

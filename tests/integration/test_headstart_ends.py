@@ -138,6 +138,56 @@ def test_killed_anywhere_in_finalizing_an_end_is_neither_lost_nor_made_up(
     assert ends >= {DiskState.FINALIZED, DiskState.STOPPED}
 
 
+@pytest.mark.parametrize(
+    "last",
+    ["hsr.rolling.disk.VirtualDisk", "hsr.rolling.disk._end_cursor", "actors.headstart_errand.record_end"],
+)
+def test_another_point_is_not_had_of_a_disk_whose_end_was_begun(
+    office: Office, monkeypatch: pytest.MonkeyPatch, last: str
+):
+    """Nor a copy, a child or a fresh build: what is asked for is given, or refused by name."""
+    office.begin("--format", "vhd", "--lag", "1h")
+    office.grow(4)
+    finalize = ["hsr", "finalize", "stand-by"]
+    with monkeypatch.context() as patched:
+        kill_at(patched, last)
+        with pytest.raises(Killed):
+            office.do(*finalize, "--point", "3")
+    before = snapshot(office)
+    at = [(MORNING + hours * HOUR).isoformat() for hours in range(5)]
+    other = office.place / "other"
+    for words in (
+        ["--point", "4"],
+        ["--point", "2"],
+        ["--at", at[2]],
+        ["--at", at[4]],
+        ["--point", "3", "--fresh"],
+        ["--point", "3", "--copy", other],
+        ["--point", "3", "--child", other.with_suffix(".qcow2")],
+    ):
+        said = office.refused(*finalize, *words)
+        assert "finalizing it at point 3 was begun, and only that can be had of it" in said
+        assert f"rollforward hsr finalize stand-by --volume {VOLUME}" in said
+        assert snapshot(office) == before
+    office.did(*finalize, "--point", "4", "--fresh", "--copy", other)
+    assert office.bytes_of(other) == office.truth[4]
+    done = office.did(*finalize, "--at", at[3])
+    assert (done[0]["number"], office.row().state) == (3, DiskState.FINALIZED)
+    assert office.bytes_of(office.path()) == office.truth[3]
+
+
+def kill_at(patched: pytest.MonkeyPatch, name: str) -> None:
+    """Have the process killed where something is about to be done; of a disk, once finalizing it is noted."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    if name.endswith("VirtualDisk"):
+        patched.setattr("hsr.disks.disk._Disk.finalize", die)
+    else:
+        patched.setattr(name, die)
+
+
 def snapshot(office: Office) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in office.disks.rglob("*") if path.is_file()}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,3 +86,26 @@ def test_pieces_beyond_their_buffer_are_refused():
             medium_kernels.write_pieces(
                 medium_kernels.PWRITE, -1, buffer, one * start, one * offset, one * length, 0
             )
+
+
+def test_an_error_that_only_closing_tells_closes_all_the_same(
+    tmp_path: Path, file: DiskFile, monkeypatch: pytest.MonkeyPatch
+):
+    """NFS, CIFS and FUSE tell late writes so; the descriptor is free then, and may be another file's soon."""
+    close: Callable[[int], None] = os.close
+    closed: list[Path] = []
+
+    def refuses(fd: int) -> None:
+        closed.append(Path(f"/proc/self/fd/{fd}").readlink())
+        close(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    file.write_pieces(spread([2 * MIB], 0))
+    file.sync()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", refuses)
+        file.close()
+        file.close()
+    assert set(closed) == {tmp_path / "file"}
+    assert len(closed) <= 2, "its descriptor, and one for writing past the page cache"
+    LocalMedium().open(tmp_path / "file").close()

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from hsr.rolling.lending import take_back
 from hsr.rolling.users import alone_with
 from policies.cursor import Cursor
 from policies.errors import BusyError, ConfigurationError, RestoreError
+from storage.publish import sync_folder
 from tests.commands import run
 from tests.disk_readers import blkid_says, qemu_driver, qemu_img
 from tests.loop import needs_root, small_file_system
@@ -343,6 +344,104 @@ def test_a_child_that_can_neither_be_made_nor_removed_leaves_the_disk_rolling(wo
             disk.lend_at(world.points[2], Lost(tmp_path / "child.qcow2", path, DiskKind.VHD))
     assert read_standing(path).phase is Phase.ROLLING
     assert shows_nothing(path)
+
+
+def failing_late(calls: int) -> Callable[[Path], None]:
+    """Sync folders, but for one time, after so many."""
+    left = [calls]
+
+    def sync(folder: Path) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError(errno.EIO, "Input/output error")
+        sync_folder(folder)
+
+    return sync
+
+
+def test_a_child_whose_name_cannot_be_made_durable_has_none(world, tmp_path, monkeypatch):
+    path, child = tmp_path / "disk.vhd", tmp_path / "children" / "child.qcow2"
+    child.parent.mkdir()
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+        with monkeypatch.context() as patched:
+            patched.setattr("hsr.exchange.child.sync_folder", failing_late(1))
+            with pytest.raises(RestoreError, match="output error"):
+                disk.lend_at(world.points[2], QcowChild(child, path, DiskKind.VHD))
+    assert read_standing(path).phase is Phase.ROLLING
+    assert list(child.parent.iterdir()) == []
+
+
+def test_a_child_whose_name_cannot_be_made_durable_is_published_the_next_time(world, tmp_path, monkeypatch):
+    path, child = tmp_path / "disk.vhd", tmp_path / "child.qcow2"
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+        disk.finalize(world.points[2])
+    made = QcowChild(child, path, DiskKind.VHD)
+    made.make()
+    with monkeypatch.context() as patched:
+        patched.setattr("hsr.exchange.child.sync_folder", failing_late(0))
+        with pytest.raises(RestoreError, match="output error"):
+            made.publish()
+    assert not child.exists()
+    assert made.is_made
+    made.publish()
+    assert is_child_of(child, path)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EEXIST])
+def test_a_name_that_a_child_has_got_in_spite_of_an_error_is_taken_back(tmp_path, monkeypatch, error):
+    """Over a network an error may come after the deed, which may have been a link beside the name that passes."""
+    path, child = tmp_path / "disk.vhd", tmp_path / "child.qcow2"
+    path.write_bytes(bytes(1024))
+    made = QcowChild(child, path, DiskKind.VHD_FIXED)
+    made._partial.write_bytes(b"a child")
+
+    def links(source: Path, target: Path) -> None:
+        os.link(source, target)
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hsr.exchange.child.rename_without_replacing", links)
+        with pytest.raises((RestoreError, BusyError)):
+            made.publish()
+    assert not child.exists()
+    assert made.is_made
+    child.write_bytes(b"another's")
+    with pytest.raises(BusyError, match="exists already"):
+        made.publish()
+    assert child.read_bytes() == b"another's"
+
+
+def test_a_child_that_was_moved_is_looked_at_where_it_is(world, tmp_path):
+    path, child = lent(world, tmp_path, DiskKind.VHD)
+    moved = tmp_path / "moved.qcow2"
+    child.rename(moved)
+    child.symlink_to(moved.name)
+    with subprocess.Popen(["tail", "-f", "-c1", str(child)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.read(1)
+        with pytest.raises(BusyError, match=rf"tail \({reader.pid}\)") as caught:
+            take_back(path)
+        reader.kill()
+    assert caught.value.path == str(moved)
+    assert read_standing(path).phase is Phase.LENT
+    moved.unlink()
+    take_back(path)
+    assert read_standing(path).phase is Phase.ROLLING
+
+
+def test_a_child_whose_folder_is_a_file_by_now_hinders_nothing(world, tmp_path):
+    path, folder = tmp_path / "disk.img", tmp_path / "children"
+    folder.mkdir()
+    with begun(world, path) as disk:
+        roll(disk, world, 2)
+        disk.lend_at(world.points[2], QcowChild(folder / "child.qcow2", path, DiskKind.VHDX))
+    (folder / "child.qcow2").unlink()
+    folder.rmdir()
+    folder.write_text("a note")
+    take_back(path)
+    assert read_standing(path).phase is Phase.ROLLING
 
 
 def test_two_disks_lent_under_one_name_do_not_take_each_others_child(world, tmp_path):

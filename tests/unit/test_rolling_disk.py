@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from hsr.disks.flat import content_path
 from hsr.disks.form import DiskKind
-from hsr.disks.medium import LocalMedium, Told
+from hsr.disks.medium import DiskFile, LocalMedium, Told
 from hsr.disks.side_files import SIDE_NAME
 from hsr.rolling.cursor_file import Phase, Place
 from hsr.rolling.disk import RollingDisk, discard, finalize_at, read_standing
@@ -415,6 +416,51 @@ def test_a_block_device_that_held_something(world, device, tmp_path):
     assert blkid_says(device) == ""
     finalize_at(device, world.points[5], side_folder=side)
     assert device.read_bytes() == world.truth(world.points[5]).ljust(ROOM + 4096, b"\0")
+
+
+def test_an_error_that_only_closing_tells_keeps_no_lock(world, tmp_path, monkeypatch):
+    path, close = tmp_path / "disk.vhd", os.close
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+
+    def refuses(fd: int) -> None:
+        name = Path(f"/proc/self/fd/{fd}").readlink()
+        close(fd)
+        if name.parent in (tmp_path, tmp_path / SIDE_NAME):
+            raise OSError(errno.EIO, "Input/output error")
+
+    disk = RollingDisk.open(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", refuses)
+        disk.close()
+    with RollingDisk.open(path) as disk:
+        roll(disk, world, 3)
+
+
+@pytest.mark.parametrize("name", ["disk.vhd", "disk.vhd.edges", "disk.vhd.map"])
+def test_a_part_that_cannot_be_closed_leaves_no_other_open(world, name, tmp_path, monkeypatch):
+    path, opened = tmp_path / "disk.vhd", LocalMedium.open
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+
+    def opened_badly(medium: LocalMedium, at: Path, *, create: bool = False) -> DiskFile:
+        file = opened(medium, at, create=create)
+        if at.name == name:
+            close = file.close
+
+            def refuses() -> None:
+                close()
+                raise RestoreError("cannot be used", path=str(at))
+
+            file.close = refuses
+        return file
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalMedium, "open", opened_badly)
+        with pytest.raises(RestoreError, match="cannot be used"):
+            RollingDisk.open(path).close()
+    with RollingDisk.open(path) as disk:
+        roll(disk, world, 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import select
 import socket
@@ -404,3 +405,10 @@ def test_a_signal_while_the_thread_begins_leaves_nothing_that_runs(
     assert begun[0].daemon, "it holds up no command that ends before it has begun"
     begun[0].join(10)
     assert not begun[0].is_alive()
+
+
+def test_serving_in_the_background_leaves_no_loop_open(reader: PointReader) -> None:
+    for _ in range(60):
+        with served_in_background(reader, "part"):
+            pass
+    gc.collect()  # which would complain of one: warnings are errors

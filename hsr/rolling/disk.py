@@ -111,7 +111,7 @@ class RollingDisk:
     def __init__(self, path: Path, paths: SidePaths, medium: Medium, disk: VirtualDisk, standing: Standing):
         self.path = path
         self._paths, self._medium, self._disk, self._standing = paths, medium, disk, standing
-        self._is_torn = False
+        self._is_torn = self._is_noted = False
 
     @classmethod
     def begin(
@@ -483,8 +483,7 @@ class RollingDisk:
         standing = self._standing
         if standing.cursor.points != (point,) or standing.phase not in (Phase.ROLLING, Phase.FINALIZING):
             raise self._stands_elsewhere(point)
-        if standing.phase is not Phase.FINALIZING:
-            self._note(replace(standing, phase=Phase.FINALIZING))
+        self._note(replace(standing, phase=Phase.FINALIZING))
 
     def _refuse_finalizing(self) -> None:
         self._refuse_torn()
@@ -498,13 +497,15 @@ class RollingDisk:
             raise RestoreError("has to be opened again after what happened to it", path=str(self.path))
 
     def _note(self, standing: Standing) -> None:
-        """Make durable where the disk stands; where that fails, nobody knows what its cursor says until it is read."""
-        if standing != self._standing:
+        """Make durable where the disk stands; where that fails, nobody knows what its cursor says until it is read.
+
+        What was read of it is written once more: one that was killed may have left it in the cache alone.
+        """
+        if standing != self._standing or not self._is_noted:
             self._refuse_torn()
             self._is_torn = True
             write_cursor(self._medium, self._paths, standing)
-            self._standing = standing
-            self._is_torn = False
+            self._standing, self._is_noted, self._is_torn = standing, True, False
 
     def close(self) -> None:
         """Close it; what was not synced may be lost, as the cursor says."""

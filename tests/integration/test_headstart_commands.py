@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
+from actors import headstart
 from hsr.disks.medium import LocalMedium
 from policies.errors import RestoreError
 from policies.headstart import DiskState
@@ -378,3 +379,29 @@ def test_a_disk_whose_cursor_cannot_be_read_is_never_taken_for_finalized(
 def _out_of_reach(self: LocalMedium, path: Path, limit_bytes: int) -> bytes | None:
     del self, limit_bytes
     raise RestoreError("cannot be used: Host is down", path=str(path))
+
+
+def test_a_job_deleted_and_another_added_while_a_worker_is_at_the_disk(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+):
+    """The worker's disk is not taken for the other one, though both are disks of the same volume."""
+    office.begin("--format", "raw", "--lag", "0")
+    office.home.now += HOUR
+    office.capture()
+    real, told = headstart.bring_to_goal, []
+
+    def beside(seal, view, count, progress, stopping):
+        if not told and not view.cursor.is_blank:
+            told.append(view.job.name)
+            office.did("hsr", "delete", "stand-by")
+            words = ("--location", "here", "--subfolder", "two", "--format", "raw", "--lag", "0")
+            office.did("hsr", "add", "second", office.home.folder, *words)
+        return real(seal, view, count, progress, stopping)
+
+    monkeypatch.setattr(headstart, "bring_to_goal", beside)
+    office.home.settle()
+    office.home.now += HOUR
+    office.home.settle()
+    assert told == ["stand-by"]
+    [second] = office.did("hsr", "show", "second")
+    assert (second["status"], second["number"]) == ("up to date", 1)

@@ -331,6 +331,7 @@ class _Disk:
         Crash: durable or not, sector by sector.
         """
         with self._whole():
+            self._map.settle_records()
             self._edges.sync()
             self._content.sync()
 
@@ -345,6 +346,7 @@ class _Disk:
                 "is lent, and takes no points", path=str(self._path), hint="Take it back."
             )
         with self._whole():
+            self._map.settle_records()
             yield
 
     @contextlib.contextmanager

@@ -113,6 +113,17 @@ class DiskMap:
         self.size_bytes = size_bytes
         self.claim = claim
         self.state = state
+        self._is_durable = False
+
+    def settle_records(self) -> None:
+        """Make durable what was read when it was opened: a killed process may have left records in the cache alone.
+
+        Raises:
+            RestoreError: the medium refuses.
+        """
+        if not self._is_durable:
+            self._file.sync()
+            self._is_durable = True
 
     def add_blocks(self, blocks: I32) -> None:
         """Record, durably, that blocks have the slots that follow those given away; they are durable already.
@@ -161,6 +172,7 @@ class DiskMap:
         whole = whole.ljust(rounded_up(len(whole), layout.ALIGN_BYTES), b"\0")
         self._file.write(whole, self.state.end_bytes)
         self._file.sync()
+        self._is_durable = True
         self.state.serial += 1
         self.state.end_bytes += len(whole)
 
@@ -248,7 +260,6 @@ def open_map(medium: Medium, paths: SidePaths, disk: Path, serial: int = 0) -> t
         if size > state.end_bytes:
             _refuse_damage(file, paths.map, state, size)
             file.truncate(state.end_bytes)
-        file.sync()  # a killed one may have left a record in the cache alone, and nothing would write it again
         claim = Claim(header["owner"].tobytes(), header["taken"].tobytes())
         return DiskMap(file, int(header["size_bytes"]), claim, state), form
     except BaseException:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,6 +173,18 @@ def make_place(view: DiskView) -> None:
         raise RestoreError(error.strerror or str(error), path=str(home)) from error
 
 
+def is_same_place(known: Path, path: Path) -> bool:
+    """Tell whether two names are of one disk: of one file or device, whatever it is called, there or to be made."""
+    if known == path or os.path.realpath(known) == os.path.realpath(path):
+        return True
+    try:
+        one, other = known.stat(), path.stat()
+    except OSError:
+        return False
+    are_devices = stat.S_ISBLK(one.st_mode) and stat.S_ISBLK(other.st_mode)
+    return os.path.samestat(one, other) or (are_devices and one.st_rdev == other.st_rdev)
+
+
 def key_for(seal: CredentialSeal | None, job: HeadStartJob, images: Sequence[Path]) -> ChainKey | None:
     """Return the key of the images, opened with the job's password; None if they are plain.
 
@@ -202,6 +216,20 @@ def key_for(seal: CredentialSeal | None, job: HeadStartJob, images: Sequence[Pat
     path = key_file_path(images[0].parent, first.volume, first.base)
     password = seal.open(job.password, password_place(job.uid)).password
     return unlock(path, encrypted, password, for_reading=True).key
+
+
+def key_of(seal: CredentialSeal | None, view: DiskView) -> ChainKey | None:
+    """Return the key of a disk's chain, opened with the job's password; None if it is plain.
+
+    Args:
+        seal: opens what is sealed.
+        view: the disk.
+
+    Raises:
+        RollforwardError: as `key_for` does.
+    """
+    images = [Path(view.folder.path) / one.name for one in view.holdings if one.is_proven]
+    return key_for(seal, view.job, images[:1])
 
 
 def password_place(uid: str) -> str:

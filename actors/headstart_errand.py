@@ -9,10 +9,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -21,13 +20,12 @@ from actors.context import AgentContext
 from actors.headstart import (
     claim_for,
     claim_images,
-    end_work,
     how_many,
     mirror_disk,
     note_rolled,
     record_end,
 )
-from actors.headstart_disk import bring_to_goal, key_for, patches_of, place_of, refuse_wrapped_disk
+from actors.headstart_disk import bring_to_goal, key_of, patches_of
 from actors.headstart_view import DiskView, disk_title, sent_to, view_of_disk
 from hsr.disks.devices import look_anew
 from hsr.disks.form import DiskKind, Part
@@ -43,26 +41,21 @@ from hsr.rolling.disk import (
     set_damaged_aside,
 )
 from hsr.rolling.lending import take_back
-from policies.cursor import Cursor, roll_on_path
 from policies.errors import (
     BusyError,
     CatalogError,
     ConfigurationError,
     FormatError,
-    MissingPointError,
     RestoreError,
 )
 from policies.headstart import DiskState
-from policies.points import Point, Span
+from policies.points import Point
 from storage.catalog.chains import AT_ONCE
 from storage.catalog.headstart import is_held, lock_disk, release_disk
 from storage.catalog.headstart_models import HeadStartDisk, HeadStartJob, LocationKind
 from storage.catalog.leases import is_alive, renew
 from storage.catalog.models import Attempt, Chain, EventKind, WorkKind
 from storage.pipeline import Progress
-
-if TYPE_CHECKING:
-    from storage.keys import ChainKey
 
 _HELD_FOR: Final = timedelta(minutes=2)
 _RENEW_S: Final = 30.0
@@ -213,7 +206,7 @@ def finalize_disk(context: AgentContext, view: DiskView, point: Point) -> None:
     """
 
     def patches(disk: RollingDisk) -> list[Part]:
-        return patches_of(view, disk, point, _key(context, view))
+        return patches_of(view, disk, point, key_of(context.seal, view))
 
     finalize_at(view.path, point, patches=patches, keeps_end=True, side_folder=view.side_folder)
     if view.side_folder is not None:
@@ -253,7 +246,7 @@ def copy_disk(
     Crash: the disk as it was; a copy that is no disk, which copying again replaces.
     """
     with RollingDisk.open(view.path, side_folder=view.side_folder) as disk:
-        patches = patches_of(view, disk, point, _key(context, view))
+        patches = patches_of(view, disk, point, key_of(context.seal, view))
         disk.copy_at(
             point,
             target,
@@ -298,7 +291,7 @@ def lend_disk(context: AgentContext, view: DiskView, point: Point, child: Path) 
     Crash: no disk, or the whole disk; taking it back makes it what it was.
     """
     with RollingDisk.open(view.path) as disk:
-        patches = patches_of(view, disk, point, _key(context, view))
+        patches = patches_of(view, disk, point, key_of(context.seal, view))
         disk.lend_at(point, QcowChild(child, view.path, disk.standing.kind, patches))
     words = f"lent as it was at point {point.number}, under {child}"
     _note(context, view, words, EventKind.LENT)
@@ -362,86 +355,6 @@ def _mirror(context: AgentContext, disk_id: int) -> None:
         if disk is not None:
             chain = None if view.chain is None else session.get(Chain, view.chain.id)
             mirror_disk(context, session, view, disk, chain)
-
-
-def build_elsewhere(
-    context: AgentContext, view: DiskView, point: Point, target: Path, progress: Progress
-) -> None:
-    """Build a disk of a point from its base, in another place, and finalize it; the job's disk is left as it is.
-
-    Args:
-        context: surroundings of this process.
-        view: the job's disk, held.
-        point: the point.
-        target: a name that nothing bears, or that of a build that was interrupted.
-        progress: told how many stored bytes are done.
-
-    Raises:
-        MissingPointError: no verified images lead there.
-        RollforwardError: as `RollingDisk.apply` and `finalize` do.
-
-    Crash: a disk that is not finalized; the same again goes on with it.
-    """
-    path = way_from_nothing(view, point)
-    if view.chain is None:
-        raise ConfigurationError("no chain to build from is there", path=view.folder.path)
-    fresh = replace(view, plan=replace(view.plan, goal=point, path=path))
-    images = [Path(view.folder.path) / span.name for span in path]
-    key = key_for(context.seal, view.job, images)
-    refuse_wrapped_disk(view, images, key)
-    with context.catalog.write() as session:
-        disk, chain = lock_disk(session, view.disk.id), session.get(Chain, view.chain.id)
-        if disk is None or chain is None or not claim_images(context, session, _blank(fresh), disk, chain):
-            raise BusyError("an image on the way is just being removed: try again", path=view.folder.path)
-    try:
-        with _begun_at(fresh, target, point) as made:
-            rolled = made.apply(images, key=key, progress=progress, stopping=context.stopping.is_set)
-            if not rolled.is_stopped:
-                made.finalize(point, patches=patches_of(view, made, point, key))
-    finally:
-        with context.catalog.write() as session:
-            disk = lock_disk(session, view.disk.id)
-            if disk is not None:
-                end_work(session, view, disk)
-    if not rolled.is_stopped:
-        _note(context, view, f"built anew at point {point.number}, and finalized: {target}")
-
-
-def way_from_nothing(view: DiskView, point: Point) -> tuple[Span, ...]:
-    """Return the images that lead to a point from a base.
-
-    Raises:
-        MissingPointError: none do.
-    """
-    spans = [one.span for one in view.holdings if one.is_proven]
-    path = roll_on_path(Cursor.blank(), spans, point.id)
-    if path is None:
-        raise MissingPointError(f"no verified images lead to point {point.number}", path=view.folder.path)
-    return path
-
-
-def _blank(view: DiskView) -> DiskView:
-    """Have all images of a way counted as one build."""
-    return replace(view, standing=None)
-
-
-@contextmanager
-def _begun_at(view: DiskView, target: Path, point: Point) -> Iterator[RollingDisk]:
-    if read_standing(target) is not None:
-        with RollingDisk.open(target) as disk:
-            yield disk
-        return
-    if view.chain is None:
-        raise ConfigurationError("no chain to build from is there", path=view.folder.path)
-    kind = DiskKind(view.job.disk_kind)
-    with RollingDisk.begin(
-        target,
-        DiskKind.RAW if kind is DiskKind.DEVICE else kind,
-        place_of(view.job, point.volume_bytes),
-        job_uid=bytes.fromhex(view.job.uid),
-        chain_id=view.chain.chain_uid,
-    ) as disk:
-        yield disk
 
 
 def begin_anew(context: AgentContext, view: DiskView) -> Path | None:
@@ -522,11 +435,6 @@ def discard_files(view: DiskView) -> Path | None:
             raise ConfigurationError("belongs to another job", path=str(view.path))
         discard(view.path, side_folder=view.side_folder)
     return None
-
-
-def _key(context: AgentContext, view: DiskView) -> ChainKey | None:
-    images = [Path(view.folder.path) / one.name for one in view.holdings if one.is_proven]
-    return key_for(context.seal, view.job, images[:1])
 
 
 def _note(context: AgentContext, view: DiskView, text: str, kind: EventKind = EventKind.FINALIZED) -> None:

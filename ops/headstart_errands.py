@@ -15,11 +15,11 @@ import click
 
 from actors.context import AgentContext
 from actors.headstart_device import take_device
+from actors.headstart_elsewhere import build_elsewhere, refuse_kept, way_from_nothing
 from actors.headstart_errand import (
     Waiting,
     begin_anew,
     bring_to,
-    build_elsewhere,
     copy_disk,
     discard_files,
     finalize_disk,
@@ -32,7 +32,6 @@ from actors.headstart_errand import (
     remove_child,
     start_over,
     take_disk_back,
-    way_from_nothing,
 )
 from actors.headstart_view import DiskView, facts_of
 from hsr.disks.form import DiskKind
@@ -196,6 +195,8 @@ class Errand:
         with held_disk(context, chosen.disk_id, self._waiting(chosen)), Interruption() as interruption:
             view = look_at_disk(context, chosen.disk_id)
             _refuse_finalized(view)
+            if target is not None:
+                refuse_kept(context, target)
             if fresh and target is not None:
                 point = self._point(view, number, at)
             else:
@@ -255,6 +256,7 @@ class Errand:
             _refuse_lent(view)
             _refuse_unknown(view)
             point = self._end_of(view, number, at, only_ends=False)
+            refuse_kept(context, child)
             refuse_child(view, child)
             _refuse_earlier(view, point)
             _refuse_before_lag(view, point)

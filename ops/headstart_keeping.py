@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from actors.headstart_device import place_on_device
-from actors.headstart_disk import password_place, place_of
+from actors.headstart_disk import is_same_place, password_place, place_of
 from hsr.disks.devices import lasting_name
 from hsr.disks.form import DiskKind
 from hsr.disks.forms import form_for
@@ -374,14 +374,6 @@ def _refuse_left(path: Path, side_folder: Path) -> None:
             path=str(side_folder),
             hint="Choose another --subfolder, or remove what is there of it.",
         )
-
-
-def is_same_place(known: Path, path: Path) -> bool:
-    """Tell whether two names are of one disk: of one device, too, whatever it is called."""
-    if known == path:
-        return True
-    are_devices = known.is_block_device() and path.is_block_device()
-    return are_devices and known.stat().st_rdev == path.stat().st_rdev
 
 
 def offered_subfolder(folder: Folder) -> str:

@@ -83,18 +83,18 @@ def _tested(order: Order) -> RestoreTest:
     from hsr.testing_restore.starting import Waiting, start_and_look
 
     tested_at = datetime.now(UTC)
+    waiting = Waiting(order.marker)
     with PointReader(order.images, default_cache_bytes(), key=_key(order)) as reader:
         _refuse_others(reader, order)
         file_systems = check_file_systems(reader, tethered)
-        start, failure, why_not = None, None, None
+        start, why_not = None, None
         if order.starts and not order.insists and not _says_that_it_starts(reader):
             why_not = "nothing says that it starts"
         elif order.starts:
             wishes = MachineWishes(order.wrap, _MEMORY_MIB, _PROCESSORS, order.bus, None, None)
             disk, machine = disk_and_machine(reader, wishes)
-            start, failure = start_and_look(disk, machine, Waiting(order.marker), tethered)
-    damage = None if failure is None else str(failure)
-    return RestoreTest(order.point_id, tested_at, file_systems, start, damage, why_not)
+            start = start_and_look(disk, machine, waiting, tethered)
+    return RestoreTest(order.point_id, tested_at, file_systems, start, why_not)
 
 
 def _refuse_others(reader: PointReader, order: Order) -> None:

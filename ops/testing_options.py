@@ -10,7 +10,7 @@ import click
 
 from ops.machine_options import BUSES
 from policies.errors import ConfigurationError
-from policies.restore_tests import MARKER_MAX, SATA, RestoreTesting, Rhythm
+from policies.restore_tests import MARKER_MAX, SATA, RestoreTesting, Rhythm, can_mark
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -29,7 +29,8 @@ def testing_options(prefix: str, rhythm: str, *, required: bool) -> Callable[[_C
         def gathered(
             *, rhythm: str, starts: bool, marker: str | None, bus: str | None, **others: object
         ) -> None:
-            command(testing=_checked(rhythm, marker, bus, starts=starts), **others)
+            wanted = _checked(rhythm, checked_marker(f"--{prefix}marker", marker), bus, starts=starts)
+            command(testing=wanted, **others)
 
         options = (
             click.option(
@@ -72,19 +73,32 @@ def _checked(rhythm: str, marker: str | None, bus: str | None, *, starts: bool) 
     """Read what was typed in.
 
     Raises:
-        ConfigurationError: it does not go together, or the marker cannot be one.
+        ConfigurationError: it does not go together.
     """
     wanted = RestoreTesting(Rhythm(rhythm), starts, marker, bus or SATA)
     if wanted.rhythm is Rhythm.NEVER and (starts or marker is not None or bus is not None):
         raise ConfigurationError("how to test is said, and not how often", path="the command line")
     if not starts and (marker is not None or bus is not None):
         raise ConfigurationError("marker and bus are for a point that is started", path="the command line")
-    if marker is None:
-        return wanted
-    if not marker.strip() or len(marker) > MARKER_MAX or not marker.isprintable():
+    return wanted
+
+
+def checked_marker(option: str, marker: str | None) -> str | None:
+    """Return a marker that was typed in, or None if none was.
+
+    Args:
+        option: what it was given to, for the message.
+        marker: the words.
+
+    Raises:
+        ConfigurationError: it cannot be one.
+    """
+    if marker is not None and not can_mark(marker):
         raise ConfigurationError(
             f"{marker!r} is no marker",
-            path="the command line",
+            path=option,
             expected=f"1 to {MARKER_MAX} letters that can be seen",
+            hint="Name words that the guest writes on its serial console once it is up, such as 'login:', "
+            "or leave the option out: then its screen has to settle.",
         )
-    return wanted
+    return marker

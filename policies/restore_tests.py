@@ -21,6 +21,12 @@ SATA: Final = "sata"
 MARKER_MAX: Final = 200
 """Longest marker, in letters."""
 
+
+def can_mark(words: str) -> bool:
+    """Tell whether words can say that a guest is up: blank ones would be found on a console that says nothing."""
+    return bool(words.strip()) and len(words) <= MARKER_MAX and words.isprintable()
+
+
 _DAY: Final = timedelta(days=1)
 _WEEK_DAYS: Final = 7
 

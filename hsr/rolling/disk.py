@@ -592,6 +592,8 @@ def finalize_at(
         if standing.cursor.points != (point,):
             raise ConfigurationError("is finalized at another point", path=str(path))
         if standing.phase is not Phase.FINALIZED:
+            for left in (paths.new_map, paths.edges):
+                medium.remove(left)
             _end_cursor(medium, paths, standing, keeps_end=keeps_end)
         return
     with RollingDisk.open(path, side_folder=side_folder, medium=medium) as disk:

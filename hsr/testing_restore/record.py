@@ -101,7 +101,6 @@ class RestoreTest:
         tested_at: when.
         file_systems: what was found of each.
         start: what was found when it was started; None if it was not.
-        damage: the first error that reading the images met; None if none did.
         why_not_started: why it was not started, though that was asked for; None if it was, or nobody asked.
     """
 
@@ -109,7 +108,6 @@ class RestoreTest:
     tested_at: datetime
     file_systems: tuple[FileSystemCheck, ...]
     start: StartCheck | None
-    damage: str | None
     why_not_started: str | None = None
 
     @property
@@ -118,7 +116,7 @@ class RestoreTest:
         found = {check.verdict for check in self.file_systems}
         if self.start is not None:
             found.add(self.start.verdict)
-        if self.damage is not None or Verdict.BAD in found:
+        if Verdict.BAD in found:
             return Verdict.BAD
         if self.start is not None:
             return self.start.verdict
@@ -130,7 +128,6 @@ class RestoreTest:
         parts = [check.summary for check in self.file_systems] or ["no file system"]
         parts += [] if self.start is None else [self.start.summary]
         parts += [] if self.why_not_started is None else [f"not started: {self.why_not_started}"]
-        parts += [] if self.damage is None else [self.damage]
         return "; ".join(parts)
 
     @property
@@ -146,7 +143,6 @@ class RestoreTest:
             "verdict": self.verdict.value,
             "point": self.point_id.hex(),
             "tested_at": self.tested_at.isoformat(),
-            "damage": self.damage,
             "file_systems": [
                 {
                     "partition": check.partition,

@@ -19,7 +19,8 @@ from hsr.exchange.qemu import Tether
 from hsr.serving.background import served_in_background
 from hsr.serving.readable import Readable
 from hsr.testing_restore.record import Ending, StartCheck
-from policies.errors import RestoreError, RollforwardError, SourceError
+from policies.errors import ConfigurationError, RestoreError, SourceError
+from policies.restore_tests import MARKER_MAX, can_mark
 from storage.scratch import scratch_folder
 
 _LOOK_S: Final = 0.25
@@ -43,16 +44,26 @@ class Waiting:
         marker: words on the serial console; None to wait for the screen to settle.
         settled_s: so long the screen stays as it is.
         limit_s: then it is given up.
+
+    Raises:
+        ConfigurationError: the marker cannot be one; every console would be found to say blank words.
     """
 
     marker: str | None = None
     settled_s: float = 20.0
     limit_s: float = 600.0
 
+    def __post_init__(self) -> None:
+        """Refuse words that prove nothing, wherever they come from."""
+        if self.marker is not None and not can_mark(self.marker):
+            raise ConfigurationError(
+                f"{self.marker!r} is no marker",
+                expected=f"1 to {MARKER_MAX} letters that can be seen",
+                hint="Say another one, or none: rollforward hsr test",
+            )
 
-def start_and_look(
-    disk: Readable, machine: Machine, waiting: Waiting, tethered: Tether
-) -> tuple[StartCheck, RollforwardError | None]:
+
+def start_and_look(disk: Readable, machine: Machine, waiting: Waiting, tethered: Tether) -> StartCheck:
     """Start a disk, without a network, and see what comes of it.
 
     Args:
@@ -62,11 +73,13 @@ def start_and_look(
         tethered: makes the guest end with this process.
 
     Returns:
-        What was found; and the first error that reading the images met.
+        What was found.
 
     Raises:
         ConfigurationError: qemu is not installed.
+        FormatError: an image is damaged.
         RestoreError: the machine cannot be made, or there is no room for what it writes.
+        StorageError: an image cannot be read: what came of the start says nothing of the point.
 
     Crash: the guest ends with this process; scratch folders, which the next command sweeps away.
     """
@@ -95,7 +108,9 @@ def start_and_look(
             found = StartCheck(
                 ending, seconds, guest.accelerator.value, watch.console_end(), watch.screenshot()
             )
-        return found, served.failure
+        if served.failure is not None:
+            raise served.failure
+        return found
 
 
 class _Watch:

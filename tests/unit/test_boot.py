@@ -255,10 +255,10 @@ def test_damage_is_told_of(tiny: TinyVolume, tmp_path: Path) -> None:
     assert f"met damage: {tiny.image()}" in told.read_text()
     options = ("--boot", "--marker", "was refused", "--accelerator", "tcg", "--memory", "64", "--json")
     ran = in_this_process("test-restore", tiny.folder, "--volume", tiny.name, *options)
-    assert ran.code == 1
+    assert ran.code == 3
     (line,) = ran.objects
-    assert line["verdict"] == "bad"
-    assert str(tiny.image()) in line["damage"]
+    assert line["status"] == "error"
+    assert str(tiny.image()) in line["reason"]
 
 
 @pytest.mark.parametrize("option", ["--serial", "--qmp", "--keep-overlay"])

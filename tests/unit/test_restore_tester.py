@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,8 +30,11 @@ from storage.ledger_entries import KEPT_FOR
 from storage.mounts import mounts
 from tests.checks.serving import BOOT_SECTOR
 from tests.checks.starting import order_of
+from tests.command import in_this_process
 from tests.commands import run, tool
-from tests.unit.tiny import Password, TinyVolume
+from tests.failing_medium import FailingMedium, needs_fuse
+from tests.unit.test_boot import WRITES
+from tests.unit.tiny import Password, TinyVolume, noise
 from tests.waiting import wait_for
 
 MIB = 1 << 20
@@ -159,6 +163,36 @@ def test_a_damaged_image_is_named(ext4: TinyVolume, tester: ChildTester):
     with pytest.raises(FormatError) as caught:
         tester(order, never)
     assert caught.value.path == str(order.images[0])
+
+
+@needs_fuse
+def test_a_share_that_fails_during_a_start_says_nothing_of_the_point(
+    tiny: TinyVolume, tester: ChildTester, tmp_path: Path
+):
+    tiny.put(0, WRITES.ljust(510, b"\0") + b"\x55\xaa" + bytes(10 * MIB))
+    tiny.put(4 * MIB, noise(4 * MIB))
+    tiny.capture()
+    with FailingMedium(tmp_path / "share") as share:
+        name = tiny.image().name
+        shutil.copyfile(tiny.image(), share.folder / name)
+        order = replace(order_of(tiny, starts=True, marker="was refused"), images=(share.folder / name,))
+        share.fail(name, 3 * MIB)  # only the guest reads there, and then it says the marker
+        with pytest.raises(StorageError, match="Input/output error") as caught:
+            tester(order, never)
+        assert caught.value.path == str(share.folder / name)
+        assert caught.value.retryable
+        options = ("--boot", "--marker", "was refused", "--accelerator", "tcg", "--memory", "64")
+        ran = in_this_process("test-restore", share.folder, "--volume", tiny.name, *options)
+    assert ran.code == 7, str(ran)
+    assert str(share.folder / name) in ran.errors
+
+
+@pytest.mark.parametrize("marker", ["", " "])
+def test_an_order_with_a_blank_marker_is_refused(ext4: TinyVolume, tester: ChildTester, marker: str):
+    order = order_of(ext4, starts=True, insists=True, marker=marker)
+    with pytest.raises(ConfigurationError, match="is no marker") as caught:
+        tester(order, never)
+    assert "hsr test" in (caught.value.hint or "")
 
 
 def test_programs_that_look_at_a_backup_inherit_no_order(

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from hsr.testing_restore import starting
+from hsr.testing_restore.record import StartCheck
+from hsr.testing_restore.starting import Waiting
+from policies.errors import ConfigurationError
 from storage.capture import capture
 from storage.mounts import mounts
 from storage.scratch import scratch_folder
@@ -180,6 +184,65 @@ def test_a_start_to_a_marker(tiny: TinyVolume, tmp_path: Path) -> None:
     assert "booted from a backup" in told["start"]["console"]
     assert shot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">2I", shot.read_bytes()[16:24]) == (720, 400)
+
+
+@pytest.mark.parametrize("marker", ["", " ", "a\nb", "x" * 201])
+def test_words_that_prove_nothing_are_no_marker(tiny: TinyVolume, marker: str) -> None:
+    """Nothing starts here, and yet blank words would be found on its console."""
+    tiny.put(0, bytes(4 * MIB))
+    tiny.capture()
+    options = ("test-restore", tiny.folder, "--volume", tiny.name, *BOOT, "--marker", marker)
+    ran = in_this_process(*options)
+    assert ran.code == 2, str(ran)
+    assert f"--marker: {marker!r} is no marker" in ran.errors
+    assert "leave the option out" in ran.errors
+    assert "nothing starts" not in ran.output
+    with pytest.raises(ConfigurationError, match="is no marker"):
+        Waiting(marker)
+
+
+def test_a_screenshot_that_cannot_be_written(
+    tiny: TinyVolume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.put(0, SECTOR + bytes(4 * MIB))
+    tiny.capture()
+    options = ("test-restore", tiny.folder, "--volume", tiny.name, *BOOT, "--marker", "from a backup")
+    for shot, why in ((tmp_path / "none" / "s.png", "none: is no folder"), (tmp_path, "exists already")):
+        ran = in_this_process(*options, "--screenshot", shot)
+        assert (ran.code, ran.output) == (2, ""), str(ran)
+        assert why in ran.errors
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    start_and_look = starting.start_and_look
+
+    def meanwhile(*arguments: Any) -> StartCheck:
+        found = start_and_look(*arguments)
+        shots.rmdir()
+        return found
+
+    monkeypatch.setattr(starting, "start_and_look", meanwhile)
+    ran = in_this_process(*options, "--screenshot", shots / "s.png")
+    assert ran.code == 6, str(ran)
+    assert "said its words" in ran.output  # what was found is told all the same
+    assert f"{shots}/s.png: the screenshot is not kept: No such file" in ran.errors
+
+
+@needs_root
+def test_a_screenshot_that_finds_no_room_leaves_nothing(tiny: TinyVolume, tmp_path: Path) -> None:
+    tiny.put(0, SECTOR + bytes(4 * MIB))
+    tiny.capture()
+    full = tmp_path / "full"
+    full.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(full))
+    try:
+        (full / "filling").write_bytes(bytes(4096))
+        options = (*BOOT, "--marker", "from a backup", "--screenshot", full / "s.png")
+        ran = in_this_process("test-restore", tiny.folder, "--volume", tiny.name, *options)
+        assert [path.name for path in full.iterdir()] == ["filling"]
+    finally:
+        run("umount", str(full))
+    assert ran.code == 6, str(ran)
+    assert "No space left" in ran.errors
 
 
 def test_a_start_until_the_screen_settles(tiny: TinyVolume) -> None:

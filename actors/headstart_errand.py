@@ -420,8 +420,15 @@ def discard_files(view: DiskView) -> Path | None:
 
     Crash: the disk, or parts of it; the same again goes on.
     """
+    place = Path(view.location.path)
     if view.location.kind is LocationKind.SMB:
-        refuse_unmounted(Path(view.location.path))
+        refuse_unmounted(place)
+    if not place.is_dir():
+        raise RestoreError(
+            "the folder of the location is not there",
+            path=str(place),
+            hint="Mount or attach it. `hsr delete` without --with-disk forgets the job, and leaves the disk.",
+        )
     try:
         standing = read_standing(view.path, side_folder=view.side_folder)
     except FormatError:

@@ -26,6 +26,13 @@ _WORDS_MAX: Final = 2000
 _EXT4_STATE: Final = slice(1024 + 0x60, 1024 + 0x64)
 _EXT4_NEEDS_RECOVERY: Final = 0x4
 _XFS_LOG_IGNORED: Final = "changes in a log"
+_TOO_OLD: Final = b"Get a newer version"
+_FAT_IN_USE: Final = b"Dirty bit is set"
+_FAT_SECTORS: Final = slice(22, 24)
+"""Sectors of one table, in the boot sector; 0 for FAT32, which has them elsewhere."""
+_FAT_STATE: Final = 0x25
+_FAT32_STATE: Final = 0x41
+"""Where the mark is that it is in use, in the boot sector: bit 0 of that byte."""
 _NTFS_UNCLEAN: Final = ("unclean", "scheduled for check", "hibernated", "dirty")
 
 
@@ -139,15 +146,22 @@ def _check_ext4(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, 
         return _e2fsck(file, means)
     with means.writable() as scratch:
         replayed = means.run("e2fsck", "-y", "-E", "journal_only", "--", str(scratch))
-        if replayed.returncode > 1:
-            return Verdict.BAD, _words(replayed, scratch)
+        if replayed.returncode not in (0, 1):
+            return _verdict(replayed), _words(replayed, scratch)
         verdict, words = _e2fsck(scratch, means)
         return verdict, f"its journal was replayed; {words}"
 
 
 def _e2fsck(file: Path, means: _Means) -> tuple[Verdict, str]:
     told = means.run("e2fsck", "-f", "-n", "--", str(file))
-    return Verdict.BAD if told.returncode else Verdict.GOOD, _words(told, file)
+    return _verdict(told), _words(told, file)
+
+
+def _verdict(told: subprocess.CompletedProcess[bytes]) -> Verdict:
+    """Judge by what a program says; one that was killed, or is older than the file system, has not checked it."""
+    if told.returncode < 0 or _TOO_OLD in told.stderr + told.stdout:
+        return Verdict.UNCLEAR
+    return Verdict.BAD if told.returncode else Verdict.GOOD
 
 
 def _check_xfs(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, str]:
@@ -155,7 +169,7 @@ def _check_xfs(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, s
     told = means.run("xfs_repair", "-n", "-f", str(file))
     if told.returncode and _XFS_LOG_IGNORED in told.stderr.decode(errors="replace"):
         return Verdict.UNCLEAR, "it was in use, and only a kernel replays its log"
-    return Verdict.BAD if told.returncode else Verdict.GOOD, _words(told, file)
+    return _verdict(told), _words(told, file)
 
 
 def _check_ntfs(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, str]:
@@ -165,14 +179,22 @@ def _check_ntfs(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, 
         words = _words(told, file)
         if told.returncode:
             is_unclean = any(word in words.lower() for word in _NTFS_UNCLEAN)
-            return Verdict.UNCLEAR if is_unclean else Verdict.BAD, words
+            return Verdict.UNCLEAR if is_unclean else _verdict(told), words
     return Verdict.GOOD, words
 
 
 def _check_fat(stretch: _Stretch, file: Path, means: _Means) -> tuple[Verdict, str]:
-    del stretch
+    """Check it; one that was in use bears a mark that says so, and is checked once more without that."""
     told = means.run("fsck.fat", "-n", "--", str(file))
-    return Verdict.BAD if told.returncode else Verdict.GOOD, _words(told, file)
+    if told.returncode != 1 or _FAT_IN_USE not in told.stderr + told.stdout:
+        return _verdict(told), _words(told, file)
+    with means.writable() as scratch:
+        with scratch.open("r+b", buffering=0) as opened:
+            at = _FAT_STATE if any(stretch.start[_FAT_SECTORS]) else _FAT32_STATE
+            opened.seek(at)
+            opened.write(bytes([stretch.start[at] & ~1]))
+        told = means.run("fsck.fat", "-n", "--", str(scratch))
+        return _verdict(told), f"it was in use; {_words(told, scratch)}"
 
 
 _CHECKERS: Final = {

@@ -121,6 +121,19 @@ def test_deleting_a_job_gives_up_what_it_needs(office: Office, with_disk: bool):
     office.did("location", "remove", "here")
 
 
+@pytest.mark.parametrize("words", [("delete", "--with-disk", "--yes"), ("enable", "--fresh", "--yes")])
+def test_a_disk_whose_place_is_away_is_not_forgotten(office: Office, words: tuple[str, ...]):
+    office.begin("--format", "vhd")
+    away = office.disks.with_name("away")
+    office.disks.rename(away)
+    verb, *options = words
+    said = office.refused("hsr", verb, "stand-by", *options, code=6)
+    assert "the folder of the location is not there" in said
+    away.rename(office.disks)
+    assert office.path().exists()
+    office.did("hsr", verb, "stand-by", *options)
+
+
 def test_locations_are_defined_once_and_used_by_jobs(office: Office):
     office.begin()
     said = office.refused("location", "remove", "here")

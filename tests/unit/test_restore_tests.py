@@ -173,6 +173,32 @@ def test_xfs_and_fat(quick_path: Path) -> None:
             assert (check["contents"], check["verdict"]) == (kind, verdict), check["words"]
 
 
+@pytest.mark.parametrize(("bits", "sectors", "state"), [(12, "32", 0x25), (16, "4", 0x25), (32, "1", 0x41)])
+def test_a_fat_in_use_is_judged_by_the_rest_of_it(
+    quick_path: Path, bits: int, sectors: str, state: int
+) -> None:
+    volume = TinyVolume(quick_path / "fat")
+    volume.resize(36 * MIB)
+    run("mkfs.fat", "-F", str(bits), "-s", sectors, str(volume.raw))
+    volume.put(state, b"\x01")
+    for number, verdict in enumerate(("good", "bad")):
+        if verdict == "bad":
+            at = volume.raw.read_bytes()[14] * 512  # the reserved sectors, and then the first table
+            volume.put(at + 512, b"\x55" * 256)
+        capture(volume.raw, volume.folder, volume.name, now=START + timedelta(hours=number))
+        (check,) = outcome(volume, code=verdict == "bad")["file_systems"]
+        assert (check["contents"], check["verdict"]) == ("fat", verdict), check["words"]
+        assert check["words"].startswith("it was in use; ")
+
+
+def test_an_ext4_that_the_checker_does_not_know_is_unclear(ext4: TinyVolume) -> None:
+    run("debugfs", "-w", "-R", "feature FEATURE_I31", str(ext4.raw))
+    ext4.capture()
+    (check,) = outcome(ext4, code=1)["file_systems"]
+    assert (check["contents"], check["verdict"]) == ("ext4", "unclear"), check["words"]
+    assert "newer version" in check["words"]
+
+
 def test_a_start_to_a_marker(tiny: TinyVolume, tmp_path: Path) -> None:
     tiny.put(0, SECTOR + bytes(4 * MIB))
     tiny.capture()

@@ -181,6 +181,16 @@ class TornMedium:
     def rename(self, source: Path, target: Path) -> None:
         self._name(target.parent, lambda names: names.__setitem__(target, names.pop(source)))
 
+    def publish(self, source: Path, target: Path) -> None:
+        if target in self.names:
+            raise ConfigurationError("exists already", path=str(target))
+        self.rename(source, target)
+        self.sync_folder(target.parent)
+
+    def remove_folder(self, path: Path) -> None:
+        self.step()
+        assert not any(name.parent == path for name in self.names)
+
     def remove(self, path: Path) -> None:
         if path in self.names:
             self._name(path.parent, lambda names: names.pop(path, None))

@@ -19,12 +19,12 @@ import numpy as np
 from hsr.disks import medium_kernels as kernels
 from hsr.disks.devices import device_identity, forget_cached, open_alone, sector_bytes
 from hsr.disks.pieces import Pieces
-from hsr.disks.shares import Link, replace_on_share
+from hsr.disks.shares import Link, replace_on_share, sync_file
 from hsr.targets import DirectWriter
 from policies.errors import BusyError, ConfigurationError, RestoreError
 from storage.locking import lock_file
-from storage.mounts import share_at
-from storage.publish import sync_folder
+from storage.mounts import Mount, share_at
+from storage.publish import rename_without_replacing, sync_folder
 from storage.sharing import insist
 from storage.source import device_or_file_bytes
 
@@ -148,8 +148,21 @@ class Medium(Protocol):
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, replacing what bears it."""
 
+    def publish(self, source: Path, target: Path) -> None:
+        """Give a file of the same file system, durably, a name that nothing bears.
+
+        Raises:
+            ConfigurationError: something bears it.
+            RestoreError: it refuses; the file has its old name, if that can be done.
+
+        Crash: either name, or both, lead to the whole file.
+        """
+
     def remove(self, path: Path) -> None:
         """Remove a file, if it is there."""
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder, if it is there."""
 
     def sync_folder(self, path: Path) -> None:
         """Make the names in a folder durable."""
@@ -288,10 +301,31 @@ class LocalMedium:
             else:
                 replace_on_share(source, target, share)
 
+    def publish(self, source: Path, target: Path) -> None:
+        """Give a file a name that nothing bears; see `Medium`."""
+        with refusals(target):
+            share = share_at(source)
+            link = Link(share)
+            _name_anew(source, target, share)
+            try:
+                if share is not None:
+                    sync_file(target)
+                sync_folder(target.parent)
+                link.refuse_broken(target)
+            except (OSError, RestoreError):
+                with contextlib.suppress(OSError):
+                    rename_without_replacing(target, source)
+                raise
+
     def remove(self, path: Path) -> None:
         """Remove a file; see `Medium`."""
         with refusals(path), contextlib.suppress(FileNotFoundError):
             insist(path.unlink, share_at(path.parent))
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder; see `Medium`."""
+        with refusals(path), contextlib.suppress(FileNotFoundError):
+            insist(path.rmdir, share_at(path.parent))
 
     def sync_folder(self, path: Path) -> None:
         """Sync a folder; see `Medium`."""
@@ -429,6 +463,17 @@ def _both(source: Path, target: Path) -> Iterator[tuple[int, int]]:
             raise ConfigurationError("exists already", path=str(target)) from None
         opened.callback(os.close, write_fd)
         yield read_fd, write_fd
+
+
+def _name_anew(source: Path, target: Path, share: Mount | None) -> None:
+    """Rename a file, never over another; an error over a network may come after the deed, so that is looked at."""
+    try:
+        insist(lambda: rename_without_replacing(source, target), share)
+    except FileExistsError:
+        raise ConfigurationError("exists already", path=str(target)) from None
+    except OSError:
+        if os.path.lexists(source) or not os.path.lexists(target):
+            raise
 
 
 def _data_pieces(fd: int, total: int) -> Iterator[tuple[int, int]]:

@@ -99,9 +99,18 @@ def replace_on_share(source: Path, target: Path, share: Mount) -> None:
     """
     link = Link(share)
     insist(lambda: source.replace(target), share)
-    fd = os.open(target, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    sync_file(target)
+    link.refuse_broken(target)
+
+
+def sync_file(path: Path) -> None:
+    """Sync a file and, on a share, its name, too: a folder's sync does not reach the server.
+
+    Raises:
+        OSError: the server refuses.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        os.fsync(fd)  # a folder's sync does not reach the server; this takes the new name with it
+        os.fsync(fd)
     finally:
         os.close(fd)
-    link.refuse_broken(target)

@@ -50,7 +50,6 @@ class Phase(IntEnum):
     BUILDING = layout.PHASE_BUILDING
     ROLLING = layout.PHASE_ROLLING
     FINALIZING = layout.PHASE_FINALIZING
-    COPYING = layout.PHASE_COPYING
     FINALIZED = layout.PHASE_FINALIZED
     LENDING = layout.PHASE_LENDING
     LENT = layout.PHASE_LENT
@@ -322,7 +321,6 @@ def _refuse_nonsense(standing: Standing, path: str) -> None:
         Phase.BUILDING: not points and (goal is not None or not standing.done_bytes),
         Phase.ROLLING: bool(points) and goal is None and not standing.done_bytes,
         Phase.FINALIZING: is_exact,
-        Phase.COPYING: is_exact,
         Phase.FINALIZED: is_exact,
         Phase.LENDING: is_exact,
         Phase.LENT: is_exact,

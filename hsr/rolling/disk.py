@@ -414,7 +414,7 @@ class RollingDisk:
 
         Args:
             point: the point at which the disk stands exactly.
-            target: where the copy is to be: a name that nothing bears, or that an interrupted copy has.
+            target: where the copy is to be: a name that nothing bears.
             patches: as for `finalize`.
             progress: told how many bytes are copied, of how many.
             stopping: asked several times a second.
@@ -424,12 +424,10 @@ class RollingDisk:
             Whether the copy is there; otherwise it was asked to stop, and nothing is left.
 
         Raises:
-            BusyError: somebody else works on the copy.
             ConfigurationError: the disk does not stand at the point, or the name is taken, or it is a device.
             RestoreError: the medium refuses.
 
-        Crash: the disk as it was; a copy that is no disk, which the next `copy_at` replaces, or that `finalize_at`
-            goes on with.
+        Crash: the disk as it was; the whole copy has its name, or no disk has it, and the next `copy_at` makes it.
         """
         self._refuse_torn()
         standing = self._standing
@@ -441,11 +439,11 @@ class RollingDisk:
                 path=str(self.path),
                 hint="With --fresh the copy is built from the base, as a raw file.",
             )
-        standing = replace(standing, phase=Phase.COPYING)
         copy = DiskCopy(self._medium, self.path, self._paths, target, standing, copying)
         if not copy.make(progress, stopping):
             return False
-        finalize_at(target, point, patches=lambda _: patches, medium=self._medium)
+        finalize_at(copy.path, point, patches=lambda _: patches, side_folder=copy.folder, medium=self._medium)
+        copy.publish()
         return True
 
     def lend_at(self, point: Point, child: Child) -> None:
@@ -706,8 +704,6 @@ def _side_paths(path: Path, side_folder: Path | None, kind: DiskKind | None = No
 def _open_content(
     path: Path, side_folder: Path | None, paths: SidePaths, medium: Medium, standing: Standing
 ) -> VirtualDisk:
-    if standing.phase is Phase.COPYING:
-        raise ConfigurationError("is a copy that is not whole", path=str(path), hint="Have it copied again.")
     if _is_over(standing, medium, paths):
         raise ConfigurationError(
             "is finalized", path=str(path), hint="A finalized disk takes no more points."

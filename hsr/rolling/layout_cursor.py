@@ -24,8 +24,6 @@ PHASE_ROLLING: Final = 3
 """The disk holds values of the points that are named."""
 PHASE_FINALIZING: Final = 4
 """The disk takes no more points, and may be a disk already."""
-PHASE_COPYING: Final = 5
-"""The disk is a copy that is not whole."""
 PHASE_FINALIZED: Final = 6
 """It was finalized at the point that is named, and is whoever's who uses it."""
 

@@ -58,10 +58,9 @@ def remove_disk(
     Raises:
         RestoreError: the medium refuses.
 
-    Crash: a disk that has to be built, or copied, or removed again.
+    Crash: a disk that has to be built, or removed again.
     """
-    if standing.phase is not Phase.COPYING:  # from here on nothing but discarding helps
-        write_cursor(medium, paths, blank_of(standing))
+    write_cursor(medium, paths, blank_of(standing))  # from here on nothing but discarding helps
     if standing.kind is not DiskKind.DEVICE:
         medium.remove(content_path(path, standing.kind))
         medium.sync_folder(path.parent)

@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from hsr.disks import medium_kernels
 from hsr.disks.medium import DiskFile, LocalMedium
 from hsr.disks.pieces import Pieces
-from policies.errors import RestoreError
+from policies.errors import ConfigurationError, RestoreError
 
 MIB = 1 << 20
 
@@ -109,3 +109,56 @@ def test_an_error_that_only_closing_tells_closes_all_the_same(
     assert set(closed) == {tmp_path / "file"}
     assert len(closed) <= 2, "its descriptor, and one for writing past the page cache"
     LocalMedium().open(tmp_path / "file").close()
+
+
+def test_a_name_is_given_and_never_taken_from_another_file(tmp_path: Path):
+    hidden, medium = tmp_path / "hidden", LocalMedium()
+    hidden.mkdir()
+    source, target = hidden / "copy", tmp_path / "copy"
+    source.write_bytes(b"copied")
+    target.write_bytes(b"precious")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        medium.publish(source, target)
+    assert (source.read_bytes(), target.read_bytes()) == (b"copied", b"precious")
+    target.unlink()
+    medium.publish(source, target)
+    assert target.read_bytes() == b"copied"
+    medium.remove_folder(hidden)
+    medium.remove_folder(hidden)
+    assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(RestoreError, match="No such file"):
+        medium.publish(source, hidden)
+    with pytest.raises(RestoreError, match="not empty"):
+        medium.remove_folder(tmp_path)
+
+
+def test_a_name_that_cannot_be_made_durable_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, target = tmp_path / "hidden", tmp_path / "copy"
+    source.write_bytes(b"copied")
+
+    def refuses(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hsr.disks.medium.sync_folder", refuses)
+        with pytest.raises(RestoreError, match="output error"):
+            LocalMedium().publish(source, target)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_an_error_of_renaming_may_come_after_the_deed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool
+):
+    source, target = tmp_path / "hidden", tmp_path / "copy"
+    source.write_bytes(b"copied")
+
+    def refuses(old: Path, new: Path) -> None:
+        if is_done:
+            old.rename(new)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("hsr.disks.medium.rename_without_replacing", refuses)
+    with nullcontext() if is_done else pytest.raises(RestoreError, match="output error"):
+        LocalMedium().publish(source, target)
+    assert list(tmp_path.iterdir()) == [target if is_done else source]

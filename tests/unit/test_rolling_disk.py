@@ -29,6 +29,7 @@ from policies.errors import (
     PasswordError,
     RestoreError,
 )
+from policies.points import Point
 from storage import replay
 from storage.consolidate import consolidate
 from storage.image import ImageReader
@@ -515,6 +516,112 @@ def test_a_copy_that_finds_no_room_or_is_stopped_leaves_nothing(world, tmp_path)
         assert not disk.copy_at(world.points[2], tmp_path / "copy.vhd", stopping=lambda: True)
         assert sorted(tmp_path.rglob("*")) == before
         roll(disk, world, 3)
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_copying(monkeypatch, path: Path, point: Point, copy: Path, where: str) -> None:
+    """Copy a disk, and be killed at a call: after that nothing is tidied up any more."""
+
+    def kills(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, RollingDisk.open(path) as disk:
+        patched.setattr(where, kills)
+        patched.setattr("hsr.rolling.copying.DiskCopy._discard", kills)
+        with pytest.raises(Killed):
+            disk.copy_at(point, copy)
+
+
+KILLED_AT = [
+    "hsr.rolling.copying.DiskCopy._copy_all",
+    "hsr.rolling.copying.write_cursor",
+    "hsr.disks.disk._Disk._put_signatures",
+    "hsr.disks.disk._Disk._remove_side_files",
+    "hsr.rolling.disk._end_cursor",
+    "hsr.rolling.copying.DiskCopy.publish",
+]
+
+
+@pytest.mark.parametrize("where", KILLED_AT)
+@pytest.mark.parametrize("kind", [DiskKind.VHDX, DiskKind.VMDK_FLAT])
+def test_a_killed_copy_touches_nobody_elses_file_and_is_made_anew(world, kind, where, tmp_path, monkeypatch):
+    path, copy = tmp_path / "disk.img", tmp_path / "copies" / "copy.img"
+    copy.parent.mkdir()
+    with begun(world, path, kind) as disk:
+        roll(disk, world, 2)
+    killed_copying(monkeypatch, path, world.points[2], copy, where)
+    assert [name.name for name in copy.parent.iterdir()] == [SIDE_NAME]
+    for name in {copy, content_path(copy, kind)}:
+        name.write_bytes(b"precious")
+        with RollingDisk.open(path) as disk, pytest.raises(ConfigurationError, match="exists already"):
+            disk.copy_at(world.points[2], copy)
+        assert name.read_bytes() == b"precious"
+        name.unlink()
+    with RollingDisk.open(path) as disk:
+        roll(disk, world, 3)
+        assert disk.copy_at(world.points[3], copy)
+    must_be(copy, kind, world.truth(world.points[3]), ROOM, tmp_path)
+    assert list((copy.parent / SIDE_NAME).iterdir()) == []
+
+
+def test_a_copy_that_only_had_to_be_finalized_is_not_made_twice(world, tmp_path, monkeypatch):
+    path, copy = tmp_path / "disk.vhd", tmp_path / "copy.vhd"
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+    killed_copying(monkeypatch, path, world.points[2], copy, "hsr.disks.disk._Disk._put_signatures")
+    monkeypatch.delattr("hsr.rolling.copying.DiskCopy._copy_all")
+    with RollingDisk.open(path) as disk:
+        assert disk.copy_at(world.points[2], copy)
+    must_be(copy, DiskKind.VHD, world.truth(world.points[2]), ROOM, tmp_path)
+
+
+def test_a_copy_of_which_somebody_removed_a_part_is_made_anew(world, tmp_path, monkeypatch):
+    path, copy = tmp_path / "disk.vhd", tmp_path / "copy.vhd"
+    with begun(world, path, DiskKind.VHD) as disk:
+        roll(disk, world, 2)
+    for part in ("copy.vhd", "copy.vhd.cursor"):
+        killed_copying(monkeypatch, path, world.points[2], copy, "hsr.rolling.disk._end_cursor")
+        (hidden,) = (tmp_path / SIDE_NAME).glob("copy.vhd.*.copy")
+        (hidden / part).write_bytes(b"?") if "cursor" in part else (hidden / part).unlink()
+        with RollingDisk.open(path) as disk:
+            assert disk.copy_at(world.points[2], copy)
+        must_be(copy, DiskKind.VHD, world.truth(world.points[2]), ROOM, tmp_path)
+        copy.unlink()
+
+
+@pytest.mark.parametrize("kind", [DiskKind.RAW, DiskKind.VMDK_FLAT])
+def test_a_name_that_is_taken_while_a_copy_is_made_stays_taken(world, kind, tmp_path):
+    path, copy = tmp_path / "disk.img", tmp_path / "copy.img"
+    taken = content_path(copy, kind)
+    with begun(world, path, kind) as disk:
+        roll(disk, world, 2)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ConfigurationError, match="exists already"):
+            disk.copy_at(world.points[2], copy, progress=lambda *_: taken.write_bytes(b"precious"))
+        assert taken.read_bytes() == b"precious"
+        assert sorted({*tmp_path.rglob("*")} - {taken}) == before
+
+
+def test_copies_of_two_disks_under_one_name_do_not_meet(world, tmp_path):
+    """One is made while the other is: who comes later finds the name taken, and the first is whole."""
+    paths, copy = [tmp_path / name / "disk.vhd" for name in ("one", "other")], tmp_path / "copy.vhd"
+    for path, number in zip(paths, (2, 3), strict=True):
+        path.parent.mkdir()
+        with begun(world, path, DiskKind.VHD) as disk:
+            roll(disk, world, number)
+
+    def other_is_copied(done: int, total: int) -> None:
+        if not copy.exists():
+            with RollingDisk.open(paths[1]) as disk:
+                assert disk.copy_at(world.points[3], copy)
+
+    with RollingDisk.open(paths[0]) as disk, pytest.raises(ConfigurationError, match="exists already"):
+        disk.copy_at(world.points[2], copy, progress=other_is_copied)
+    must_be(copy, DiskKind.VHD, world.truth(world.points[3]), ROOM, tmp_path)
+    assert list((tmp_path / SIDE_NAME).iterdir()) == []
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")

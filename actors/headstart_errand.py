@@ -247,7 +247,7 @@ def copy_disk(
     """
     with RollingDisk.open(view.path, side_folder=view.side_folder) as disk:
         patches = patches_of(view, disk, point, key_of(context.seal, view))
-        disk.copy_at(
+        is_whole = disk.copy_at(
             point,
             target,
             patches=patches,
@@ -255,6 +255,8 @@ def copy_disk(
             stopping=context.stopping.is_set,
             copying=copying,
         )
+    if not is_whole:
+        raise RestoreError("was stopped before the copy was whole", path=str(target))
     _note(context, view, f"copied as it was at point {point.number}, and finalized: {target}")
 
 

@@ -13,12 +13,22 @@ from hsr.disks.form import DiskKind
 from hsr.rolling.cursor_file import Phase
 from hsr.rolling.disk import RollingDisk, read_standing
 from hsr.rolling.lending import take_back
+from policies.errors import BusyError
 from tests.disk_readers import qemu_driver, qemu_img
 from tests.rolling_world import make_world
 from tests.unit.test_rolling_disk import ROOM, begun, must_be, roll
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 KILLS = 4
+
+
+def is_taken_back(path: Path) -> bool:
+    try:
+        take_back(path)
+    except BusyError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("kind", [DiskKind.VHD, DiskKind.VMDK_FLAT])
@@ -48,7 +58,7 @@ def test_killed_at_any_moment(kind: DiskKind, tmp_path: Path) -> None:
             done = qemu_img("compare", "-f", qemu_driver(kind), "-F", "raw", path, raw)
             assert done.returncode == 0, done.stdout + done.stderr
         if standing.phase.is_lent:
-            take_back(path)
+            wait_for(lambda: is_taken_back(path), "the qemu-img that outlived its parent to end")
         child.unlink(missing_ok=True)
         with RollingDisk.open(path) as disk:
             assert disk.read(0, ROOM) == truth

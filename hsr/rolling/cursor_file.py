@@ -183,6 +183,22 @@ def read_cursor(medium: Medium, paths: SidePaths) -> Standing | None:
     return None if packed is None else decode_cursor(packed, str(path))
 
 
+def settle_cursor(medium: Medium, paths: SidePaths) -> None:
+    """Make durable what is there of a cursor, unchanged: a killed process may have left it in the cache alone.
+
+    Raises:
+        RestoreError: the medium refuses.
+    """
+    found = [path for path in (cursor_path(paths), fresh_cursor_path(paths)) if medium.exists(path)]
+    for path in found[:1]:
+        file = medium.open(path)
+        try:
+            file.sync()
+        finally:
+            file.close()
+    medium.sync_folder(paths.folder)
+
+
 def fresh_cursor_path(paths: SidePaths) -> Path:
     """Return where a cursor lies that has not got its name yet."""
     path = cursor_path(paths)

@@ -27,6 +27,7 @@ from hsr.rolling.cursor_file import (
     Standing,
     read_cursor,
     remove_cursor,
+    settle_cursor,
     write_cursor,
 )
 from hsr.rolling.lending import Child, lend
@@ -178,6 +179,8 @@ class RollingDisk:
         standing = read_cursor(medium, paths)
         if standing is None:
             raise ConfigurationError("is no disk that is rolled forward", path=str(path))
+        if standing.phase is Phase.NEW:
+            settle_cursor(medium, paths)  # before anything is made that only a cursor tells the meaning of
         disk = _open_content(path, side_folder, paths, medium, standing)
         try:
             standing = read_cursor(medium, paths)  # nobody changes it any more

@@ -157,6 +157,107 @@ def test_each_partition(ext4: TinyVolume, tmp_path: Path) -> None:
     assert [check["verdict"] for check in told["file_systems"]] == ["good", "bad", "unclear"]
 
 
+def check_of(volume: TinyVolume, code: int = 0) -> tuple[str, str]:
+    volume.capture()
+    (check,) = outcome(volume, code=code)["file_systems"]
+    return check["verdict"], check["words"]
+
+
+@pytest.mark.parametrize(("bits", "size"), [("12", 4 * MIB), ("16", 20 * MIB), ("32", 70 * MIB)])
+def test_a_fat_that_was_in_use_is_told_from_a_damaged_one(tiny: TinyVolume, bits: str, size: int) -> None:
+    """A running system leaves a dirty bit, and an old count of free clusters: fsck.fat's status is that of damage."""
+    tiny.resize(size)
+    run("mkfs.fat", "-F", bits, str(tiny.raw))
+    state, tables = (0x41, 32 * 512) if bits == "32" else (0x25, tiny.raw.read_bytes()[14] * 512)
+    tiny.put(state, b"\1")
+    if bits != "12":
+        at = tables + (7 if bits == "32" else 3)
+        tiny.put(at, bytes([tiny.raw.read_bytes()[at] & (0xF7 if bits == "32" else 0x7F)]))
+    if bits == "32":
+        tiny.put(512 + 488, b"\5\0\0\0")
+    assert subprocess.run(
+        [tool("fsck.fat"), "-n", str(tiny.raw)], capture_output=True, check=False
+    ).returncode
+    verdict, words = check_of(tiny)
+    assert (verdict, words.startswith("it was in use")) == ("good", True), words
+    tiny.check()  # nothing was written to the images
+    tiny.put(tables + 16, b"\x77\x07\x77\x07")  # chains that nobody has, in one table of two
+    verdict, words = check_of(tiny, code=1)
+    assert (verdict, "FATs differ" in words) == ("bad", True), words
+    tiny.put(state, b"\0")
+    assert check_of(tiny, code=1)[0] == "bad"
+
+
+def use_program(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
+    """Have another program than the real one found: how a system's own fails cannot be had on demand."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(script)
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+MAKERS = {
+    "e2fsck": (8 * MIB, ("mkfs.ext4", "-q", "-F")),
+    "xfs_repair": (300 * MIB, ("mkfs.xfs", "-q")),
+    "ntfsresize": (8 * MIB, ("mkntfs", "-q", "-F")),
+    "fsck.fat": (4 * MIB, ("mkfs.fat",)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_checker_that_did_not_check_finds_nothing(
+    quick_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    size, make = MAKERS[name]
+    volume = TinyVolume(quick_path / "one")
+    volume.resize(size)
+    run(*make, str(volume.raw))
+    volume.capture()
+    for script, why in (
+        ("#!/bin/sh\nkill -SEGV $$\n", f"{name} was killed by signal 11"),
+        ("\177ELF", f"{name} ended with status 1"),  # for another machine: it cannot be run
+    ):
+        use_program(tmp_path / "programs", monkeypatch, name, script)
+        (check,) = outcome(volume, code=1)["file_systems"]
+        assert (check["verdict"], why in check["words"]) == ("unclear", True), check["words"]
+
+
+def test_a_checker_that_is_too_old_finds_nothing(quick_path: Path) -> None:
+    ext4, xfs = TinyVolume(quick_path / "ext4"), TinyVolume(quick_path / "xfs")
+    ext4.resize(8 * MIB)
+    run("mkfs.ext4", "-q", "-F", "-O", "^metadata_csum", str(ext4.raw))
+    ext4.put(1024 + 0x63, b"\1")  # a feature that nobody knows
+    verdict, words = check_of(ext4, code=1)
+    assert (verdict, "Get a newer version" in words) == ("unclear", True), words
+    xfs.resize(300 * MIB)
+    run("mkfs.xfs", "-q", str(xfs.raw))
+    for number in range(4):
+        run("xfs_db", "-x", "-c", f"sb {number}", "-c", "write -d features_incompat 0x4000000b", str(xfs.raw))
+    verdict, words = check_of(xfs, code=1)
+    assert (verdict, "unsupported" in words) == ("unclear", True), words
+
+
+def test_what_e2fsck_passes_over_is_damage(ext4: TinyVolume) -> None:
+    """It calls these clean with -n, or when it has mended them; a kernel mounts none of them."""
+    whole = ext4.raw.read_bytes()
+    ext4.resize(24 * MIB)
+    assert (
+        subprocess.run([tool("e2fsck"), "-fn", str(ext4.raw)], capture_output=True, check=False).returncode
+        == 0
+    )
+    assert check_of(ext4, code=1)[0] == "bad"
+    ext4.raw.write_bytes(whole)
+    begin = int(run("debugfs", "-R", "bmap <8> 0", str(ext4.raw)).split()[-1])
+    leave_journal(ext4)
+    size = 1024 << whole[1024 + 24]
+    ext4.put(begin * size, bytes(size))
+    verdict, words = check_of(ext4, code=1)
+    assert (verdict, "invalid journal" in words) == ("bad", True), words
+    ext4.put(1024 + 4, bytes(40))  # its only superblock, but for the magic bytes
+    ext4.raw.write_bytes(ext4.raw.read_bytes()[: 4 * MIB])
+    assert check_of(ext4, code=1)[0] == "bad"
+
+
 def test_xfs_and_fat(quick_path: Path) -> None:
     for kind, size, make in (
         ("xfs", 300 * MIB, ("mkfs.xfs", "-q")),
@@ -188,7 +289,7 @@ def test_a_fat_in_use_is_judged_by_the_rest_of_it(
         capture(volume.raw, volume.folder, volume.name, now=START + timedelta(hours=number))
         (check,) = outcome(volume, code=verdict == "bad")["file_systems"]
         assert (check["contents"], check["verdict"]) == ("fat", verdict), check["words"]
-        assert check["words"].startswith("it was in use; ")
+        assert check["words"].startswith("it was in use: ")
 
 
 def test_an_ext4_that_the_checker_does_not_know_is_unclear(ext4: TinyVolume) -> None:
